@@ -1,0 +1,1 @@
+"""The benchmark suite: drivers and peers, side by side."""

@@ -1,0 +1,1 @@
+"""Cowshed: copy-on-write storage for container images."""

@@ -1,0 +1,93 @@
+"""Locks between processes that vanish with whoever held them.
+
+One lock file serves any number of keys: a key is one byte of the file, at an offset drawn from the
+key's hash, locked as an open file description (fcntl(2), "Open file description locks"). A killed
+process drops its locks with its descriptors, nothing is left to sweep, and threads of one process
+exclude each other too, because each lock opens the file for itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+import time
+from pathlib import Path
+from types import TracebackType
+
+from .errors import BusyError
+
+_F_OFD_SETLK = 37
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+class Lock:
+    """A held lock; release it or leave its context."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go. Releasing twice is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class LockFile:
+    """Any number of named locks in one file, which is made on first use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def acquire(
+        self, key: str, *, shared: bool = False, timeout: float | None = None, what: str = ""
+    ) -> Lock:
+        """Take the lock on ``key``, waiting up to ``timeout`` seconds (None: for ever).
+
+        Raises:
+            BusyError: somebody else held it all that time; ``what`` names it in the message.
+        """
+        lock = self.attempt(key, shared=shared)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.001
+        while lock is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise BusyError(f"{what or key} is in use by another process; try again later")
+            time.sleep(pause)
+            pause = min(pause * 2, 0.1)
+            lock = self.attempt(key, shared=shared)
+        return lock
+
+    def attempt(self, key: str, *, shared: bool = False) -> Lock | None:
+        """Take the lock at once, or return None."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        try:
+            fcntl.fcntl(
+                descriptor, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, _offset(key), 1, 0)
+            )
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return None
+            raise
+        return Lock(descriptor)
+
+
+def _offset(key: str) -> int:
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2
