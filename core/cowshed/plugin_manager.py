@@ -1,0 +1,272 @@
+"""Plugins: found, loaded one by one, and called through a typed façade.
+
+A plugin that fails to import is remembered with its reason and named wherever plugins are listed;
+it takes nothing else down. Two plugins that claim one driver, transport or command name are told
+apart by an error that names both, raised when that name is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import attrs
+import pluggy
+
+from . import default_hooks, hookspecs
+from .errors import NotFoundError, PluginError, VetoError
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .driver import DriverSpec
+    from .shed import Shed
+    from .transport import TransportSpec
+
+Result = TypeVar("Result")
+
+ENTRY_POINT_GROUP = "cowshed"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Spec = TypeVar("Spec", bound=_Named)
+
+
+@attrs.frozen
+class PluginInfo:
+    """One plugin as ``cowshed plugins`` shows it."""
+
+    name: str
+    #: Where it was named: ``entry point``, ``configuration`` or ``argument``.
+    origin: str
+    module: str
+    #: Why it isn't loaded; empty when it is.
+    failure: str = ""
+    hooks: tuple[str, ...] = ()
+
+
+class Plugins:
+    """All plugins of one shed, and the calls the core makes to them."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager("cowshed")
+        self._manager.add_hookspecs(hookspecs)
+        self._manager.register(default_hooks, "default")
+        if os.environ.get("COWSHED_TRACE_HOOKS"):
+            self._manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
+            self._manager.enable_tracing()
+        self.infos: list[PluginInfo] = []
+        self._drivers: _Registry[DriverSpec] | None = None
+        self._transports: _Registry[TransportSpec] | None = None
+
+    # -- loading ------------------------------------------------------------------------------
+
+    def load(self, config: Config) -> None:
+        """Load the plugins of all installed distributions, then those the configuration names."""
+        disabled = set(config["disabled_plugins"])
+        for name, value in _entry_points():
+            if name not in disabled:
+                self._load_one(name, "entry point", value)
+        for module in config["plugins"]:
+            if module not in disabled:
+                self._load_one(module, "configuration", module)
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add a plugin object directly, for programs that embed Cowshed and for tests."""
+        self._register(plugin, name, "argument", type(plugin).__name__)
+
+    def _load_one(self, name: str, origin: str, value: str) -> None:
+        try:
+            plugin = load_object(value)
+        except Exception as error:  # whatever a stranger's module raises while it is imported
+            reason = f"failed to import: {type(error).__name__}: {error}"
+            self.infos.append(PluginInfo(name, origin, value, failure=reason.splitlines()[0]))
+            return
+        self._register(plugin, name, origin, value)
+
+    def _register(self, plugin: object, name: str, origin: str, module: str) -> None:
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (ValueError, pluggy.PluginValidationError) as error:
+            if self._manager.has_plugin(name) and self._manager.get_plugin(name) is plugin:
+                self._manager.unregister(plugin)
+            reason = f"failed to register: {error}".splitlines()[0]
+            self.infos.append(PluginInfo(name, origin, module, failure=reason))
+            return
+        callers = self._manager.get_hookcallers(plugin) or []
+        hooks = tuple(sorted(caller.name for caller in callers))
+        self.infos.append(PluginInfo(name, origin, module, hooks=hooks))
+        self._drivers = self._transports = None
+
+    # -- registers ----------------------------------------------------------------------------
+
+    def _collected(self, hook: str) -> Iterable[tuple[str, Any]]:
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            plugin = implementation.plugin_name
+            try:
+                yield plugin, implementation.function()
+            except Exception as error:  # a stranger's code; the other plugins must still work
+                self._note_failure(plugin, f"{hook} raised {type(error).__name__}: {error}")
+
+    def _note_failure(self, plugin: str, reason: str) -> None:
+        self.infos = [
+            attrs.evolve(info, failure=reason) if info.name == plugin else info
+            for info in self.infos
+        ]
+
+    @property
+    def drivers(self) -> _Registry[DriverSpec]:
+        """Drivers by name."""
+        if self._drivers is None:
+            from .driver import DriverSpec
+
+            self._drivers = _Registry("driver", DriverSpec)
+            self._fill(self._drivers, "cowshed_register_drivers")
+        return self._drivers
+
+    @property
+    def transports(self) -> _Registry[TransportSpec]:
+        """Transports by name."""
+        if self._transports is None:
+            from .transport import TransportSpec
+
+            self._transports = _Registry("transport", TransportSpec)
+            self._fill(self._transports, "cowshed_register_transports")
+        return self._transports
+
+    def _fill(self, registry: _Registry[Any], hook: str) -> None:
+        for plugin, specs in self._collected(hook):
+            for spec in specs:
+                problem = registry.add(plugin, spec)
+                if problem:
+                    self._note_failure(plugin, problem)
+
+    def commands(self) -> dict[str, str]:
+        """Return the commands that plugins bring: name → ``"module:attribute"``."""
+        found: dict[str, str] = {}
+        for _, commands in self._collected("cowshed_register_commands"):
+            for name, value in commands.items():
+                found.setdefault(name, value)
+        return found
+
+    # -- policy and operations ----------------------------------------------------------------
+
+    def choose_driver(self, shed: Shed, image: str) -> str | None:
+        """Ask the plugins which driver to use."""
+        answer: str | None = self._manager.hook.cowshed_choose_driver(shed=shed, image=image)
+        return answer
+
+    def run(
+        self,
+        shed: Shed,
+        operation: str,
+        details: Mapping[str, Any],
+        function: Callable[[], Result],
+        *,
+        vetoable: bool = False,
+    ) -> Result:
+        """Run one operation through the hooks.
+
+        Raises:
+            VetoError: a policy plugin refused it.
+        """
+        hook = self._manager.hook
+        if vetoable:
+            reason = hook.cowshed_veto(shed=shed, operation=operation, details=details)
+            if reason is not None:
+                raise VetoError(operation, reason)
+        result: Result = hook.cowshed_operation(
+            shed=shed, operation=operation, details=details, run=function
+        )
+        return result
+
+    # -- notifications ------------------------------------------------------------------------
+
+    def notify(self, event: str, **details: Any) -> None:
+        """Tell the plugins that ``event`` (a notification hook without its prefix) happened.
+
+        What they raise is reported on standard error and changes nothing: it has happened.
+        """
+        for implementation in getattr(self._manager.hook, f"cowshed_{event}").get_hookimpls():
+            try:
+                implementation.function(
+                    **{name: details[name] for name in implementation.argnames}
+                )
+            except Exception as error:
+                print(
+                    f"cowshed: plugin {implementation.plugin_name} failed on {event}: {error}",
+                    file=sys.stderr,
+                )
+
+    def listens(self, event: str) -> bool:
+        """Say whether any plugin implements that notification."""
+        return bool(getattr(self._manager.hook, f"cowshed_{event}").get_hookimpls())
+
+
+class _Registry(dict[str, Spec]):
+    """Specs by name; a name two plugins claim is an error once somebody asks for it."""
+
+    def __init__(self, kind: str, type_: type[Any]) -> None:
+        super().__init__()
+        self._kind = kind
+        self._type = type_
+        self._plugins: dict[str, str] = {}
+        self.clashes: dict[str, str] = {}
+
+    def add(self, plugin: str, spec: object) -> str | None:
+        """Take one spec; return what is wrong with it, or None."""
+        if not isinstance(spec, self._type):
+            return f"registered {spec!r} as a {self._kind}, which is no {self._type.__name__}"
+        name: str = spec.name  # pyright: ignore[reportAttributeAccessIssue]
+        other = self._plugins.setdefault(name, plugin)
+        if other != plugin:
+            self.clashes[name] = (
+                f"{self._kind} {name!r} is claimed by both {other} and {plugin}; "
+                "disable one with disabled_plugins"
+            )
+            return self.clashes[name]
+        self[name] = spec  # pyright: ignore[reportArgumentType]
+        return None
+
+    def plugin_of(self, name: str) -> str:
+        """Return the name of the plugin that brought ``name``."""
+        return self._plugins[name]
+
+    def find(self, name: str) -> Spec:
+        """Return the spec of that name.
+
+        Raises:
+            NotFoundError: there is none; the message suggests the nearest name.
+            PluginError: two plugins claim it.
+        """
+        if name in self.clashes:
+            raise PluginError(self._plugins[name], self.clashes[name])
+        try:
+            return self[name]
+        except KeyError:
+            raise NotFoundError(self._kind, name, known=self) from None
+
+
+def load_object(value: str) -> Any:
+    """Import ``"module"`` or ``"module:attribute"``."""
+    module, _, attribute = value.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    return found
+
+
+def _entry_points() -> list[tuple[str, str]]:
+    from importlib.metadata import entry_points  # 40 ms
+
+    return sorted({(point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+__all__ = ["PluginInfo", "Plugins", "load_object"]
