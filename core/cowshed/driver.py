@@ -97,9 +97,9 @@ class Stage(abc.ABC):
         """Read back a regular file that this stage was given (not its parent's)."""
 
     @abc.abstractmethod
-    def seal(self) -> None:
-        """Publish atomically and durably. Sealing what exists already is normal and changes
-        nothing: two importers race, the contents are equal by the ID's meaning."""
+    def seal(self, layer: str) -> None:
+        """Publish as ``layer``, atomically and durably. Sealing what exists already is normal and
+        changes nothing: two importers race, the contents are equal by the ID's meaning."""
 
     @abc.abstractmethod
     def discard(self) -> None:
@@ -137,8 +137,12 @@ class Driver(abc.ABC):
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def stage(self, layer: str, parent: str | None) -> Stage:
-        """Begin writing ``layer`` on top of the sealed layer ``parent``."""
+    def stage(self, parent: str | None) -> Stage:
+        """Begin writing a layer on top of the sealed layer ``parent``.
+
+        Its ID is given to ``Stage.seal``: a layer's ID follows from its bytes, which nobody knows
+        before the last one was read.
+        """
 
     @abc.abstractmethod
     def prepare(self, container: str, parent: str | None) -> None:
