@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, ClassVar
 import attrs
 
 from .entry import Change, ChangeKind, Entry, Kind
+from .errors import NotFoundError
 from .tree import Tree
 
 
@@ -64,7 +65,8 @@ class Usage:
 
     #: Bytes on disk that go away with it, were it removed alone.
     exclusive: int
-    #: Bytes a user sees: content of the files that this layer or this container's writes brought.
+    #: Bytes a user sees: content of the files that this layer or this container's writes brought;
+    #: of a container, the FILEs in its changes, a file of several names once.
     apparent: int
     #: Inodes of the hosting file system that go away with it.
     inodes: int
@@ -126,9 +128,11 @@ class Driver(abc.ABC):
       ``recover`` has run;
     * what a call returned from is durable, unless ``durable`` is False;
     * a sealed layer never changes; a write in a container reaches that container only;
-    * several processes may use one store at once, each through a ``Driver`` of its own;
-    * unknown IDs raise ``NotFoundError``, taken ones ``ConflictError``, a removal that would
-      orphan something ``InUseError``.
+    * several processes may use one store at once, each through a ``Driver`` of its own, and so
+      may several ``Driver`` objects of one process;
+    * unknown IDs raise ``NotFoundError`` (a container is no layer to stand on, a layer no
+      container to fork or to ask for changes), taken ones ``ConflictError`` (sealing a sealed
+      layer again is fine), a removal that would orphan something ``InUseError``.
     """
 
     #: Set by core before use: False means that nothing need be synced (throw-away sheds).
@@ -162,7 +166,8 @@ class Driver(abc.ABC):
         its own attributes changed. A deleted directory is one DELETED, without its children. An
         object of another kind than before is MODIFIED. A renamed object is DELETED and ADDED.
         A change of an mtime alone counts. Where a file gained a name (a hard link was made), every
-        name it has is a change, so that a layer made of the changes holds the link.
+        name it has is a change, so that a layer made of the changes holds the link. Replayed on
+        the parent (``apply_changes``), the changes give an equal tree, hard links included.
         """
 
     @abc.abstractmethod
@@ -224,8 +229,12 @@ class Driver(abc.ABC):
 
     def fork(self, container: str, new: str) -> None:
         """Make ``new`` a container equal to ``container``, on the same parent."""
-        parent = next(item.parent for item in self.items() if item.id == container)
-        self.prepare(new, parent)
+        for item in self.items():
+            if item.id == container and item.held is Held.CONTAINER:
+                break
+        else:
+            raise NotFoundError("container", container)
+        self.prepare(new, item.parent)
         try:
             with self.tree(container) as source, self.tree(new, writable=True) as target:
                 apply_changes(self.changes(container), source, target)
