@@ -1,0 +1,143 @@
+"""What every part of the kit stands on: one store, its helpers, and a base class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from ..driver import Capability, Driver, DriverSpec, Held
+from ..entry import Change
+from ..tree import Tree
+from .oracle import Picture, Thing, assert_same, letters, look_at, sketch
+
+
+def key(name: str) -> str:
+    """Return an ID, 64 hex digits, for a name that reads well in a test."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+class Store:
+    """A driver on a root of its own, and how tests fill and look at it."""
+
+    def __init__(self, root: Path, open_driver: Callable[[Path], Driver]) -> None:
+        self.root = root
+        self._open_driver = open_driver
+        self._opened: list[Driver] = []
+        self.driver = self.another()
+        #: What every layer must look like, by ID: known to the test, never asked of the driver.
+        self.layers: dict[str, Picture] = {}
+
+    def another(self) -> Driver:
+        """Open a further driver object on the same root."""
+        driver = self._open_driver(self.root)
+        self._opened.append(driver)
+        return driver
+
+    def reopen(self) -> None:
+        """Close everything and open the driver anew."""
+        self.close()
+        self.driver = self.another()
+
+    def close(self) -> None:
+        """Close every driver object."""
+        while self._opened:
+            self._opened.pop().close()
+
+    def layer(self, name: str, *things: Thing, on: str | None = None) -> str:
+        """Seal a layer of ``things``; return its ID."""
+        id = key(name)
+        with self.driver.stage(on) as stage:
+            for thing in things:
+                stage.add(thing.entry, thing.content())
+            stage.seal(id)
+        self.layers[id] = sketch(things, self.layers[on] if on else None)
+        return id
+
+    def container(self, name: str, on: str | None = None) -> str:
+        """Prepare a container; return its ID."""
+        id = key(name)
+        self.driver.prepare(id, on)
+        return id
+
+    def fork(self, container: str, name: str) -> str:
+        """Fork a container; return the new one's ID."""
+        id = key(name)
+        self.driver.fork(container, id)
+        return id
+
+    def write(self, container: str) -> Tree:
+        """Open a container for writing."""
+        return self.driver.tree(container, writable=True)
+
+    def look(self, id: str) -> Picture:
+        """Return what ``id`` shows now."""
+        return look_at(self.driver, id)
+
+    def changes(self, container: str) -> list[str]:
+        """Return the changes as ``["C etc", "A etc/new"]``."""
+        return letters(self.driver.changes(container))
+
+    def commit(self, container: str, name: str) -> str:
+        """Seal a layer of a container's changes on its parent, as core does; return its ID."""
+        from ..driver import change_entries
+        from ..entry import Kind
+
+        parent = next(item.parent for item in self.driver.items() if item.id == container)
+        id = key(name)
+        with self.driver.tree(container) as tree, self.driver.stage(parent) as stage:
+            for entry in change_entries(self.driver.changes(container)):
+                if entry.kind is Kind.FILE:
+                    with tree.open(entry.path) as content:
+                        stage.add(entry, content)
+                else:
+                    stage.add(entry)
+            stage.seal(id)
+        return id
+
+    def assert_layers(self, promise: str = "a sealed layer never changes") -> None:
+        """Re-hash every layer that the test made."""
+        for id, picture in self.layers.items():
+            assert_same(picture, self.look(id), promise)
+
+    def held(self) -> dict[str, tuple[Held, str | None]]:
+        """Return what ``items`` yields, by ID."""
+        items = list(self.driver.items())
+        found = {item.id: (item.held, item.parent) for item in items}
+        assert len(found) == len(items), "items() yields an ID twice"
+        return found
+
+
+class Kit:
+    """Base of all parts. A driver's author sets what differs and implements ``open_driver``."""
+
+    #: How the driver is registered: its capabilities and depth gate some cases.
+    spec: ClassVar[DriverSpec | None] = None
+    #: Whether another process that opens the same root sees the same store.
+    processes: ClassVar[bool] = True
+
+    def open_driver(self, root: Path) -> Driver:
+        """Open the driver on ``root``, an existing directory of mode 0700; again after close."""
+        raise NotImplementedError
+
+    def can(self, capability: Capability) -> bool:
+        """Say whether the driver declares ``capability``."""
+        return self.spec is not None and capability in self.spec.capabilities
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Store]:
+        """An empty store."""
+        root = tmp_path / "driver"
+        root.mkdir(mode=0o700)
+        store = Store(root, self.open_driver)
+        yield store
+        store.close()
+
+
+def assert_changes(found: Iterable[Change], expected: list[str], promise: str) -> None:
+    """Fail with the promise unless the changes are exactly these, in path order."""
+    shown = letters(found)
+    assert shown == expected, f"broken promise: {promise}"

@@ -1,0 +1,344 @@
+"""Layers: staging, sealing, chains, whiteouts, opaque directories, hard links."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from io import BytesIO
+
+import pytest
+
+from ..driver import Held
+from ..entry import Entry, Kind
+from ..errors import ConflictError, InUseError, NotFoundError
+from ..tree import Tree
+from .kit import Kit, Store, key
+from .oracle import (
+    LONG_AGO,
+    assert_same,
+    directory,
+    empty,
+    file,
+    hardlink,
+    opaque,
+    sketch,
+    symlink,
+    whiteout,
+)
+
+
+def assert_refuses_writes(tree: Tree) -> None:
+    """Fail unless every mutating call on ``tree`` (with file f and directory d) is EROFS."""
+    assert not tree.writable, "a view says that it isn't writable"
+    calls: dict[str, Callable[[], object]] = {
+        "open wb": lambda: tree.open("f", "wb"),
+        "open r+b": lambda: tree.open("f", "r+b"),
+        "open ab": lambda: tree.open("f", "ab"),
+        "open xb": lambda: tree.open("new", "xb"),
+        "mkdir": lambda: tree.mkdir("new"),
+        "symlink": lambda: tree.symlink("f", "new"),
+        "link": lambda: tree.link("f", "new"),
+        "mknod": lambda: tree.mknod("new", 0o010600),
+        "rename": lambda: tree.rename("f", "new"),
+        "unlink": lambda: tree.unlink("f"),
+        "rmdir": lambda: tree.rmdir("d"),
+        "chmod": lambda: tree.chmod("f", 0o600),
+        "chown": lambda: tree.chown("f", 1, 1),
+        "utime": lambda: tree.utime("f", 1),
+        "setxattr": lambda: tree.setxattr("f", "user.a", b"b"),
+        "removexattr": lambda: tree.removexattr("f", "user.a"),
+        "truncate": lambda: tree.truncate("f", 0),
+        "apply": lambda: tree.apply(Entry(path="f", kind=Kind.WHITEOUT)),
+    }
+    for name, call in calls.items():
+        try:
+            call()
+        except OSError as error:
+            assert error.errno == errno.EROFS, f"{name} on a view is EROFS, not {error!r}"
+        else:
+            pytest.fail(f"broken promise: {name} on a view is refused with EROFS")
+
+
+class LayerConformance(Kit):
+    """A layer shows its parent with its entries applied, and never anything else."""
+
+    #: Layers in the deep-chain test; ``spec.max_depth`` bounds it.
+    depth = 128
+
+    def test_an_empty_layer_exists_and_is_empty(self, store: Store) -> None:
+        layer = store.layer("empty")
+        assert_same(empty(), store.look(layer), "an empty layer is a root of 0755 and 0:0")
+
+    def test_a_layer_without_entries_equals_its_parent(self, store: Store) -> None:
+        base = store.layer(
+            "base", directory("etc"), file("etc/name", "a"), hardlink("n", "etc/name")
+        )
+        child = store.layer("child", on=base)
+        assert_same(store.layers[base], store.look(child), "a child equals its parent")
+
+    def test_a_chmod_of_the_root_is_inherited_by_the_grandchild(self, store: Store) -> None:
+        base = store.layer("base", directory("", mode=0o711, uid=5, gid=6))
+        child = store.layer("child", file("f", "x"), on=base)
+        grandchild = store.layer("grandchild", file("g", "y"), on=child)
+        seen = store.look(grandchild)[""]
+        assert (seen.mode, seen.uid, seen.gid, seen.mtime_ns) == (0o711, 5, 6, LONG_AGO)
+
+    def test_entries_of_every_shape_are_kept(self, store: Store) -> None:
+        store.layer(
+            "base",
+            directory("", mode=0o1777),
+            directory("bin"),
+            file("bin/su", b"\x7fELF", mode=0o4755, gid=7),
+            file("bin/wall", b"#!", mode=0o2755, gid=5),
+            directory("tmp", mode=0o1777),
+            directory("home/".rstrip("/"), mode=0o2750, uid=1000, gid=1000),
+            symlink("sbin", "bin", uid=3),
+            file("none", b"", mode=0),
+        )
+        store.assert_layers("mode, setuid, setgid, sticky, owner, group and mtime survive")
+
+    def test_a_child_replaces_adds_and_removes(self, store: Store) -> None:
+        base = store.layer(
+            "base", directory("d"), file("d/keep", "1"), file("d/change", "2"), file("d/go", "3")
+        )
+        store.layer("child", file("d/change", "22"), whiteout("d/go"), file("d/new", "4"), on=base)
+        store.assert_layers("deletions are honoured, and the base is untouched")
+
+    def test_a_whiteout_of_a_directory_takes_what_is_below(self, store: Store) -> None:
+        base = store.layer("base", directory("a"), directory("a/b"), file("a/b/c", "1"), file("ab"))
+        child = store.layer("child", whiteout("a"), on=base)
+        store.layer("grandchild", directory("a"), file("a/new"), on=child)
+        store.assert_layers("a directory removed and made again hides its old children")
+
+    def test_deleted_files_stay_deleted_through_an_empty_child(self, store: Store) -> None:
+        base = store.layer("base", file("a", "1"), file("b", "2"))
+        child = store.layer("child", whiteout("a"), on=base)
+        store.layer("nothing", on=child)
+        store.layer("grandchild", file("c", "3"), on=key("nothing"))
+        store.assert_layers("deleted files stay deleted through an empty child")
+
+    def test_opaque_empties_a_directory_and_keeps_its_attributes(self, store: Store) -> None:
+        base = store.layer(
+            "base",
+            directory("d", mode=0o700, uid=9, mtime_ns=5),
+            directory("d/sub"),
+            file("d/sub/f", "1"),
+            file("d/g", "2"),
+        )
+        store.layer("child", opaque("d"), file("d/new", "3"), on=base)
+        store.layer("again", opaque("d"), directory("d", mode=0o755), on=base)
+        store.layer("all", opaque(""), file("only", "4"), on=base)
+        store.assert_layers("opaque empties a directory; the directory itself stays")
+
+    def test_opaque_acts_at_its_moment(self, store: Store) -> None:
+        base = store.layer("base", directory("d"), file("d/old", "1"))
+        store.layer("child", file("d/early", "2"), opaque("d"), file("d/late", "3"), on=base)
+        store.assert_layers("opaque removes what the directory holds at that moment")
+
+    @pytest.mark.parametrize("new", ["file", "directory", "symlink"])
+    @pytest.mark.parametrize("old", ["file", "directory", "symlink"])
+    def test_any_kind_replaces_any_other(self, store: Store, old: str, new: str) -> None:
+        made = {
+            "file": [file("x", "content", mode=0o600, uid=1)],
+            "directory": [directory("x", mode=0o700, uid=2), file("x/child", "inside")],
+            "symlink": [symlink("x", "elsewhere", uid=3)],
+        }
+        base = store.layer("base", directory("elsewhere"), *made[old])
+        store.layer("child", *made[new], on=base)
+        store.assert_layers(f"a {new} replaces a {old} whole; directories merge")
+
+    def test_deleting_and_making_again_works_at_each_depth(self, store: Store) -> None:
+        path = ""
+        things = [file("top", "0")]
+        for level in range(10):
+            path = f"{path}/d{level}".strip("/")
+            things += [directory(path), file(f"{path}/f", str(level))]
+        below = store.layer("base", *things)
+        parts = path.split("/")
+        for level in range(10, 0, -1):
+            victim = "/".join(parts[:level])
+            gone = store.layer(f"gone{level}", whiteout(victim), on=below)
+            below = store.layer(
+                f"back{level}", directory(victim, mode=0o750), file(f"{victim}/n", "n"), on=gone
+            )
+        store.assert_layers("delete and re-create at each of ten depths is exact")
+
+    def test_a_deep_chain_equals_a_flat_reference_at_every_step(self, store: Store) -> None:
+        bound = self.spec.max_depth if self.spec else None
+        depth = min(self.depth, bound) if bound else self.depth
+        below: str | None = None
+        for level in range(depth):
+            things = [file(f"own{level % 8}", str(level), mtime_ns=level)]
+            if level == 0:
+                things += [file("bottom", "first"), directory("d")]
+            if level % 5 == 4:
+                things += [whiteout(f"own{(level - 1) % 8}"), file(f"d/{level}", "x")]
+            below = store.layer(f"level{level}", *things, on=below)
+        assert below is not None
+        with store.driver.tree(below) as tree:
+            assert tree.read_bytes("bottom") == b"first", "a bottom file reads through the chain"
+        store.assert_layers("every step of a deep chain equals a flat reference")
+
+    # -- hard links -----------------------------------------------------------------------------
+
+    def test_hard_links_in_a_layer_are_one_file(self, store: Store) -> None:
+        store.layer(
+            "base",
+            directory("d"),
+            file("d/a", "content", xattrs={"user.x": b"1"}),
+            hardlink("d/b", "d/a"),
+            hardlink("c", "d/b"),
+            file("same", "content", xattrs={"user.x": b"1"}),
+        )
+        store.assert_layers("names of one file show one inode; equal files are not linked")
+
+    def test_a_hard_link_may_reach_into_the_parent(self, store: Store) -> None:
+        base = store.layer("base", directory("d"), file("d/a", "content", uid=4))
+        child = store.layer("child", hardlink("b", "d/a"), on=base)
+        store.layer("grandchild", whiteout("d/a"), on=child)
+        store.layer("symlinks", symlink("s", "d/a"), hardlink("s2", "s"), on=base)
+        store.assert_layers("a hard link to a parent's file joins both names")
+
+    def test_replacing_one_name_leaves_the_other(self, store: Store) -> None:
+        base = store.layer("base", file("a", "old"), hardlink("b", "a"))
+        store.layer("child", file("a", "new"), on=base)
+        store.layer("both", file("a", "new"), hardlink("b", "a"), on=base)
+        store.layer("removed", whiteout("a"), on=base)
+        store.assert_layers("a replaced name leaves the file's other names alone")
+
+    # -- stages ---------------------------------------------------------------------------------
+
+    def test_an_entry_may_replace_one_of_the_same_stage(self, store: Store) -> None:
+        store.layer(
+            "base",
+            file("a", "first"),
+            hardlink("b", "a"),
+            file("a", "second and longer"),
+            directory("d"),
+            file("d/f", "x"),
+            symlink("d", "a"),
+            directory("", mode=0o700),
+        )
+        store.assert_layers("a later entry of a stage replaces an earlier one")
+
+    def test_a_stage_reads_back_what_it_was_given(self, store: Store) -> None:
+        base = store.layer("base", file("old", "parent"))
+        big = bytes(range(256)) * 4096
+        with store.driver.stage(base) as stage:
+            for thing in (file("new", "mine"), file("big", big), file("new", "mine again")):
+                stage.add(thing.entry, thing.content())
+            with stage.open("new") as content:
+                assert content.read() == b"mine again", "a stage reads back what it was given"
+            with stage.open("big") as content:
+                assert content.read() == big, "a stage reads back what it was given"
+            with pytest.raises(FileNotFoundError):
+                stage.open("never")
+
+    def test_a_stage_reads_content_to_its_end_and_keeps_no_reference(self, store: Store) -> None:
+        content = BytesIO(b"four")
+        with store.driver.stage(None) as stage:
+            stage.add(file("f", "four").entry, content)
+            assert content.read() == b"", "add reads content to its end"
+            content.seek(0)
+            content.write(b"FOUR")
+            content.close()
+            stage.seal(key("layer"))
+        with store.driver.tree(key("layer")) as tree:
+            assert tree.read_bytes("f") == b"four", "add keeps no reference to content"
+
+    def test_a_stage_is_invisible_until_sealed(self, store: Store) -> None:
+        with store.driver.stage(None) as stage:
+            stage.add(file("f", "x").entry, BytesIO(b"x"))
+            assert store.held() == {}, "a stage is invisible until sealed"
+            with pytest.raises(NotFoundError):
+                store.driver.tree(key("layer"))
+            stage.seal(key("layer"))
+        assert store.held() == {key("layer"): (Held.LAYER, None)}
+
+    @pytest.mark.parametrize("how", ["discard", "leave", "raise"])
+    def test_a_stage_not_sealed_leaves_nothing(self, store: Store, how: str) -> None:
+        base = store.layer("base", file("f", "base"))
+        try:
+            with store.driver.stage(base) as stage:
+                stage.add(file("f", "x").entry, BytesIO(b"x"))
+                if how == "discard":
+                    stage.discard()
+                    stage.discard()
+                elif how == "raise":
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        assert store.held() == {base: (Held.LAYER, None)}, "a stage not sealed leaves nothing"
+        store.assert_layers("a stage not sealed leaves its parent alone")
+        store.driver.remove(base)
+
+    def test_discard_after_seal_does_nothing(self, store: Store) -> None:
+        stage = store.driver.stage(None)
+        stage.add(file("f", "x").entry, BytesIO(b"x"))
+        stage.seal(key("layer"))
+        stage.discard()
+        stage.discard()
+        assert_same(sketch([file("f", "x")]), store.look(key("layer")), "sealed is sealed")
+
+    def test_sealing_what_exists_changes_nothing(self, store: Store) -> None:
+        first = store.driver.stage(None)
+        second = store.driver.stage(None)
+        for stage in (first, second):
+            stage.add(file("f", "x").entry, BytesIO(b"x"))
+        first.seal(key("layer"))
+        second.seal(key("layer"))
+        third = store.layer("layer", file("f", "x"))
+        assert store.held() == {third: (Held.LAYER, None)}, "sealing what exists is normal"
+        store.assert_layers("sealing what exists changes nothing")
+
+    # -- errors ---------------------------------------------------------------------------------
+
+    def test_staging_on_an_unknown_parent_is_not_found(self, store: Store) -> None:
+        with pytest.raises(NotFoundError):
+            store.driver.stage(key("unknown"))
+        assert store.held() == {}
+
+    def test_a_container_is_no_parent(self, store: Store) -> None:
+        container = store.container("container")
+        with pytest.raises(NotFoundError):
+            store.driver.stage(container)
+        with pytest.raises(NotFoundError):
+            store.driver.prepare(key("other"), container)
+
+    def test_a_containers_id_is_taken_for_layers(self, store: Store) -> None:
+        container = store.container("container")
+        with pytest.raises(ConflictError), store.driver.stage(None) as stage:
+            stage.seal(container)
+        assert store.held() == {container: (Held.CONTAINER, None)}
+
+    def test_removing_a_layer_with_dependants_is_refused(self, store: Store) -> None:
+        base = store.layer("base", file("f", "1"))
+        middle = store.layer("middle", file("g", "2"), on=base)
+        top = store.layer("top", file("h", "3"), on=middle)
+        container = store.container("container", top)
+        for needed in (base, middle, top):
+            with pytest.raises(InUseError):
+                store.driver.remove(needed)
+        store.assert_layers("a refused removal leaves everything")
+        for id in (container, top, middle, base):
+            store.driver.remove(id)
+            assert id not in store.held(), "what is removed is invisible at once"
+
+    def test_a_layer_refuses_writes(self, store: Store) -> None:
+        layer = store.layer("layer", file("f", "x"), directory("d"))
+        with pytest.raises(OSError) as caught:
+            store.driver.tree(layer, writable=True)
+        assert caught.value.errno == errno.EROFS, "a layer is never writable"
+        with store.driver.tree(layer) as tree:
+            assert_refuses_writes(tree)
+        store.assert_layers()
+
+    def test_a_removed_id_can_be_used_again_for_another_kind(self, store: Store) -> None:
+        store.layer("id", file("f", "layer"))
+        store.driver.remove(key("id"))
+        store.layers.clear()
+        container = store.container("id")
+        assert_same(empty(), store.look(container), "a removed ID leaves nothing behind")
+        store.driver.remove(container)
+        store.layer("id", file("g", "again"))
+        store.assert_layers("a removed ID is free again")
