@@ -1,0 +1,197 @@
+"""Transport: how images come in from and go out to somewhere (``oci:``, ``docker-archive:`` …).
+
+A transport is a plugin. It lists what a source offers and opens each layer's raw bytes; it
+verifies documents but not layers: the shed does that for every transport alike, as the bytes pass
+through. Likewise a target gets layers as functions that write the exact tar.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import BinaryIO, Literal
+
+import attrs
+
+from .errors import UsageError
+from .oci import Descriptor, ImageConfig, Manifest, Platform
+
+#: How a layer's bytes are compressed. Targets write the first three.
+Compression = Literal["none", "gzip", "zstd", "xz", "bzip2"]
+
+
+@attrs.frozen(kw_only=True)
+class SourceLayer:
+    """One layer that a source offers."""
+
+    #: What its raw bytes have to be; None where the format doesn't say (``docker-archive:``).
+    descriptor: Descriptor | None = None
+    #: Digest of the uncompressed tar; None where only applying it tells (``tar:``, ``dir:``).
+    diff_id: str | None
+    compression: Compression
+    #: Opens the raw, compressed bytes. Nothing about them is verified yet. Standard input can be
+    #: opened once only.
+    open: Callable[[], BinaryIO]
+
+
+@attrs.frozen(kw_only=True)
+class SourceImage:
+    """One image that a source offers."""
+
+    #: The name to give it if the user gives none; empty if nothing suggests itself.
+    reference: str
+    #: All names that the source gives it.
+    names: tuple[str, ...] = ()
+    #: The manifest it came with, digest verified; None for formats without.
+    manifest: Manifest | None = None
+    #: None for a bare root file system: the shed makes one.
+    config: ImageConfig | None
+    #: Bottom first.
+    layers: tuple[SourceLayer, ...]
+
+
+class Source(abc.ABC):
+    """An opened place that images come from; a context manager."""
+
+    @abc.abstractmethod
+    def images(self, platform: Platform | None = None) -> list[SourceImage]:
+        """Return the images that the reference means, each for ``platform``.
+
+        None means this machine's platform where there is a choice, and any where there is none.
+
+        Raises:
+            SourceError: what is there is damaged, ambiguous or refused.
+            UnsupportedError: nothing there is for ``platform``.
+            NotFoundError: no image of the name given; the error knows those there are.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go, of opened layers too. Closing twice is fine."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@attrs.frozen(kw_only=True)
+class SavedLayer:
+    """One layer to write."""
+
+    diff_id: str
+    #: Writes the exact uncompressed tar and returns its diff ID.
+    write_tar: Callable[[BinaryIO], str]
+
+
+def _no_annotations() -> Mapping[str, str]:
+    return {}
+
+
+@attrs.frozen(kw_only=True)
+class SavedImage:
+    """One image to write."""
+
+    names: tuple[str, ...]
+    config: ImageConfig
+    #: Bottom first; one for each diff ID of the config.
+    layers: tuple[SavedLayer, ...]
+    annotations: Mapping[str, str] = attrs.field(factory=_no_annotations)
+
+
+class Target(abc.ABC):
+    """An opened place that images go to; a context manager.
+
+    Nothing is visible there before ``commit``, which leaving the context without an error calls;
+    after an error nothing remains.
+    """
+
+    def has_layer(self, diff_id: str) -> bool:
+        """Say whether the layer is there already, so that ``write_tar`` won't be called."""
+        return False
+
+    @abc.abstractmethod
+    def write_image(self, image: SavedImage) -> None:
+        """Take in one image."""
+
+    @abc.abstractmethod
+    def commit(self) -> None:
+        """Publish everything written, at once and durably."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go; what isn't committed vanishes. Closing twice is fine."""
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self.close()
+
+
+class Transport(abc.ABC):
+    """A kind of place. ``rest`` is the reference without ``NAME:``."""
+
+    @abc.abstractmethod
+    def open_source(self, rest: str) -> Source:
+        """Open for reading.
+
+        Raises:
+            UsageError: ``rest`` can't be understood.
+            NotFoundError: there is nothing.
+            SourceError: what is there can't be read.
+            UnsupportedError: this transport only writes.
+        """
+
+    @abc.abstractmethod
+    def open_target(
+        self, rest: str, *, compression: str = "gzip", level: int | None = None
+    ) -> Target:
+        """Open for writing; ``level`` None means the compression's measured default.
+
+        Raises:
+            UsageError: ``rest``, ``compression`` or ``level`` can't be understood.
+            UnsupportedError: this transport only reads.
+        """
+
+
+@attrs.frozen(kw_only=True)
+class TransportSpec:
+    """How a transport is registered: light, ``load`` imports it only when it is used."""
+
+    #: As users write it before the first colon.
+    name: str
+    #: One line for ``cowshed transports``, with the form of a reference.
+    summary: str
+    load: Callable[[], type[Transport]]
+
+
+def split_reference(text: str) -> tuple[str, str]:
+    """Split ``oci:directory:tag`` into ``("oci", "directory:tag")``.
+
+    Raises:
+        UsageError: there is no transport, or nothing after it.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon or not name or not rest or "/" in name:
+        raise UsageError(
+            f"{text!r} names no transport; write TRANSPORT:PLACE, as in oci:DIRECTORY:TAG, "
+            "docker-archive:FILE or dir:DIRECTORY"
+        )
+    return name, rest
