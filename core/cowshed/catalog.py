@@ -299,6 +299,13 @@ class Transaction:
         """Return (driver, ID) of what is still to be removed from drivers."""
         return [(key[:-33].decode(), key[-32:].hex()) for key, _ in self._scan(b"doomed")]
 
+    def wants(self, driver: str, id: str) -> bool:
+        """Say whether a driver must hold ``id``, a layer or a container."""
+        if self.layer(driver, id) is not None:
+            return True
+        container = self.container(id)
+        return container is not None and container.driver == driver
+
     def absolve(self, driver: str, id: str) -> None:
         """Note that a driver doesn't hold ``id`` any more, or that it is wanted again."""
         self._delete(b"doomed", _layer_key(driver, id))

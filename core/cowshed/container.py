@@ -1,0 +1,441 @@
+"""Container: an image and one thin read-write layer in one driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import attrs
+
+from .driver import Capability, Usage
+from .entry import Change
+from .errors import AmbiguousError, ConflictError, InUseError, NotFoundError, UsageError
+from .lease import Lease
+from .locking import Lock
+from .names import SCRATCH, container_name, is_id_prefix, made_up_name, new_id
+from .records import ContainerRecord, ImageRecord, LayerRecord
+
+if TYPE_CHECKING:
+    from .catalog import Transaction
+    from .image import Image
+    from .shed import Shed
+    from .tree import Tree
+
+#: Seconds to wait for another process that is writing the same container.
+WRITER_PATIENCE = 10.0
+
+
+class Container:
+    """One container of a shed, as it was when it was looked up."""
+
+    def __init__(self, shed: Shed, record: ContainerRecord) -> None:
+        self._shed = shed
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        """64 hex digits."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def driver(self) -> str:
+        """Name of the driver that holds it."""
+        return self.record.driver
+
+    @property
+    def image_id(self) -> str:
+        """ID of its image; empty if it was made on nothing."""
+        return self.record.image
+
+    @property
+    def created_ns(self) -> int:
+        """When it was made, ns since the epoch."""
+        return self.record.created_ns
+
+    # -- the file system ----------------------------------------------------------------------
+
+    def tree(self, *, writable: bool = False) -> Tree:
+        """Open its file system. One process at a time writes; readers never wait.
+
+        Raises:
+            BusyError: somebody else has been writing it for ten seconds.
+        """
+        driver = self._shed.driver(self.driver)
+        if not writable:
+            return driver.tree(self.id)
+        self._shed.require_writable()
+        lock = self.writer_lock()
+        try:
+            # The container may have moved while we waited.
+            record = find(self._shed, self.id).record
+            tree = self._shed.driver(record.driver).tree(self.id, writable=True)
+        except BaseException:
+            lock.release()
+            raise
+        return cast("Tree", _Locked(tree, lock))
+
+    def writer_lock(self) -> Lock:
+        """Keep other writers out, as ``tree(writable=True)`` does."""
+        return self._shed.locks.acquire(
+            _lock_key(self.id), timeout=WRITER_PATIENCE, what=f"container {self.name}"
+        )
+
+    def diff(self) -> list[Change]:
+        """Return what changed since it was made, exactly, in path order."""
+        return self._shed.run("diff", {"container": self.id}, lambda: list(self._changes()))
+
+    def _changes(self) -> Iterator[Change]:
+        return self._shed.driver(self.driver).changes(self.id)
+
+    def usage(self) -> Usage:
+        """Say what its read-write layer costs (``exclusive``) and holds (``apparent``)."""
+        return self._shed.driver(self.driver).usage(self.id)
+
+    def export(self, out: BinaryIO) -> None:
+        """Write its whole file system as a tar."""
+        from .archive import write_tree
+
+        def run() -> None:
+            with self.tree() as tree:
+                write_tree(tree, out)
+
+        self._shed.run("export", {"container": self.id}, run)
+
+    # -- making more --------------------------------------------------------------------------
+
+    def commit(
+        self,
+        name: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+    ) -> Image:
+        """Make an image of it: its image's layers, shared, and one layer of what it changed.
+
+        ``changes`` are Dockerfile instructions, as ``docker commit --change`` takes them.
+
+        Raises:
+            UsageError: a change that isn't one.
+        """
+        from .committing import commit
+
+        return self._shed.run(
+            "commit",
+            {"container": self.id, "image": name},
+            lambda: commit(self._shed, self.record, name, author, message, changes),
+            vetoable=True,
+        )
+
+    def fork(self, name: str | None = None) -> Container:
+        """Make another container equal to this one as it is now; the two share what they can."""
+        return self._shed.run(
+            "fork", {"container": self.id}, lambda: _fork(self._shed, self.record, name),
+            vetoable=True,
+        )  # fmt: skip
+
+    def rename(self, name: str) -> None:
+        """Give it another name. ConflictError: it is taken."""
+        name = container_name(name)
+
+        def run() -> None:
+            with self._shed.catalog.write() as transaction:
+                record = transaction.container(self.id)
+                if record is None:
+                    raise NotFoundError("container", self.name)
+                _require_free(transaction, name)
+                transaction.rename_container(record, name)
+            self.record = attrs.evolve(self.record, name=name)
+
+        self._shed.run("rename", {"container": self.id, "name": name}, run)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove it and exactly its read-write layer."""
+        self._shed.remove_containers([self.id], force=force)
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what ``docker container inspect`` would, and what only Cowshed knows."""
+        usage = self.usage()
+        image = self._image()
+        return {
+            "Id": self.id,
+            "Created": _rfc3339(self.created_ns),
+            "Name": f"/{self.name}",
+            "Image": f"sha256:{self.image_id}" if self.image_id else "",
+            "Driver": self.driver,
+            "State": {"Status": "created", "Running": False},
+            "Config": {} if image is None else dict(image.config.config),
+            "GraphDriver": {"Name": self.driver, "Data": {"Layer": self.record.chain}},
+            "SizeRw": usage.apparent,
+            "SizeRootFs": usage.apparent + (0 if image is None else image.size),
+            "SizeOnDisk": usage.exclusive,
+        }
+
+    def _image(self) -> Image | None:
+        try:
+            return self._shed.image(f"sha256:{self.image_id}") if self.image_id else None
+        except NotFoundError:
+            return None  # removed by force
+
+
+class _Locked:
+    """A writable tree that lets go of its writer lock when it is closed."""
+
+    def __init__(self, tree: Tree, lock: Lock) -> None:
+        self._tree = tree
+        self._lock = lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tree, name)
+
+    def close(self) -> None:
+        try:
+            self._tree.close()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> _Locked:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+# -- looking up ----------------------------------------------------------------------------------
+
+
+def find(shed: Shed, reference: str) -> Container:
+    """See ``Shed.container``."""
+    with shed.catalog.read() as transaction:
+        return Container(shed, _find(transaction, reference))
+
+
+def _find(transaction: Transaction, reference: str) -> ContainerRecord:
+    id = transaction.container_named(reference) if 0 < len(reference) <= 255 else None
+    if id is None:
+        matches = (
+            transaction.ids_with_prefix("containers", reference) if is_id_prefix(reference) else []
+        )
+        if len(matches) > 1:
+            raise AmbiguousError("container", reference, matches)
+        if not matches:
+            known = [record.name for record in transaction.containers()]
+            raise NotFoundError("container", reference, known[:1000])
+        id = matches[0]
+    record = transaction.container(id)
+    if record is None:
+        raise NotFoundError("container", reference)
+    return record
+
+
+def list_containers(shed: Shed) -> list[Container]:
+    """Return all containers, newest first."""
+    with shed.catalog.read() as transaction:
+        records = list(transaction.containers())
+    records.sort(key=lambda record: (-record.created_ns, record.name))
+    return [Container(shed, record) for record in records]
+
+
+# -- creating, forking, removing -----------------------------------------------------------------
+
+
+def create(
+    shed: Shed, reference: str, count: int, names: Sequence[str] | None, asked: str | None
+) -> list[Container]:
+    """See ``Shed.create_many``."""
+    if names is not None and len(names) != count:
+        raise UsageError(f"{len(names)} names for {count} containers")
+    for name in names or ():
+        container_name(name)
+    image = None if reference == SCRATCH else shed.image(reference).record
+    driver = _driver_for(shed, image, asked)
+
+    def make(ids: list[str]) -> None:
+        chain = None if image is None else image.chain
+        if count == 1:
+            shed.driver(driver).prepare(ids[0], chain)
+        else:
+            shed.driver(driver).prepare_many(ids, chain)
+
+    def still_there(transaction: Transaction) -> None:
+        if image is not None and transaction.image(image.id) is None:
+            raise NotFoundError("image", reference)
+
+    records = _make(shed, driver, image, "", count, names, make, still_there)
+    shed.plugins.notify(
+        "container_created",
+        shed=shed,
+        containers=[record.id for record in records],
+        image=reference,
+    )
+    return [Container(shed, record) for record in records]
+
+
+def _driver_for(shed: Shed, image: ImageRecord | None, asked: str | None) -> str:
+    """Choose a driver for containers of ``image``, unpacking it there if the user named one."""
+    driver = shed.choose_driver(asked, "" if image is None else image.id)
+    if image is None or driver in image.drivers:
+        return driver
+    named = asked is not None or shed.driver_was_named
+    if not named and image.drivers:
+        return image.drivers[0]
+    from .migrating import unpack_in
+
+    unpack_in(shed, image, driver)
+    return driver
+
+
+def _make(
+    shed: Shed,
+    driver: str,
+    image: ImageRecord | None,
+    chain: str,
+    count: int,
+    names: Sequence[str] | None,
+    make: Callable[[list[str]], None],
+    check: Callable[[Transaction], None] = lambda _: None,
+) -> list[ContainerRecord]:
+    """Make containers in a driver and tell the catalog, in that order; both or neither."""
+    ids = [new_id() for _ in range(count)]
+    if image is not None:
+        chain = image.chain or ""
+    lease = Lease(shed.catalog, shed.locks, "create")
+    instant = Capability.INSTANT_PREPARE in shed.driver_spec(driver).capabilities
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(shed.making(driver))
+            stack.enter_context(lease)
+            if not instant:
+                # A killed copy of half a gigabyte must not wait for gc; an instant driver's
+                # orphan is one record, not worth a second durable commit.
+                with shed.catalog.write() as transaction:
+                    check(transaction)
+                    if chain:
+                        lease.hold_layer(transaction, driver, chain)
+                    lease.own_containers(transaction, driver, ids)
+            make(ids)
+            try:
+                with shed.catalog.write() as transaction:
+                    check(transaction)
+                    chosen = _names(transaction, count, names)
+                    now = time.time_ns()
+                    records = [
+                        ContainerRecord(
+                            id=id,
+                            name=name,
+                            image="" if image is None else image.id,
+                            chain=chain,
+                            driver=driver,
+                            created_ns=now,
+                        )
+                        for id, name in zip(ids, chosen, strict=True)
+                    ]
+                    transaction.add_containers(records)
+                    lease.finish(transaction)
+            except BaseException:
+                shed.driver(driver).remove_many(ids)
+                raise
+    finally:
+        shed.drop_layers(lease.gone)
+    return records
+
+
+def _names(transaction: Transaction, count: int, names: Sequence[str] | None) -> list[str]:
+    if names is not None:
+        for name in names:
+            _require_free(transaction, name)
+        return list(names)
+    chosen: set[str] = set()
+    while len(chosen) < count:
+        chosen.add(
+            made_up_name(
+                lambda name: name in chosen or transaction.container_named(name) is not None
+            )
+        )
+    return list(chosen)
+
+
+def _require_free(transaction: Transaction, name: str) -> None:
+    taken = transaction.container_named(name)
+    if taken is not None:
+        raise ConflictError(
+            f"the name {name!r} is in use by container {taken[:12]}; "
+            "remove or rename that one, or choose another name"
+        )
+
+
+def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
+    if name is not None:
+        container_name(name)
+        with shed.catalog.read() as transaction:
+            _require_free(transaction, name)
+    with shed.catalog.read() as transaction:
+        image = transaction.image(record.image) if record.image else None
+
+    def make(ids: list[str]) -> None:
+        shed.driver(record.driver).fork(record.id, ids[0])
+
+    made = _make(
+        shed,
+        record.driver,
+        image,
+        record.chain,
+        1,
+        None if name is None else [name],
+        make,
+    )[0]
+    shed.plugins.notify(
+        "container_created", shed=shed, containers=[made.id], image=record.image
+    )
+    return Container(shed, made)
+
+
+def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:
+    """See ``Shed.remove_containers``."""
+    with shed.catalog.read() as transaction:
+        records = {record.id: record for record in (_find(transaction, ref) for ref in references)}
+    with ExitStack() as stack:
+        for record in records.values():
+            lock = shed.locks.attempt(_lock_key(record.id))
+            if lock is not None:
+                stack.enter_context(lock)
+            elif not force:
+                raise InUseError(
+                    f"container {record.name} is being written by another process; "
+                    "wait for it or use --force"
+                )
+        with shed.catalog.write() as transaction:
+            present = [
+                current
+                for current in (transaction.container(id) for id in records)
+                if current is not None
+            ]
+            gone: list[LayerRecord] = transaction.delete_containers(present)
+        by_driver: dict[str, list[str]] = {}
+        for record in present:
+            by_driver.setdefault(record.driver, []).append(record.id)
+        from .sweep import drop
+
+        for driver, ids in by_driver.items():
+            drop(shed, driver, ids)
+        shed.drop_layers(gone)
+    if present:
+        shed.plugins.notify(
+            "container_removed", shed=shed, containers=[record.id for record in present]
+        )
+    return list(references)
+
+
+def _lock_key(id: str) -> str:
+    return f"container:{id}"
+
+
+def _rfc3339(ns: int) -> str:
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000))
+    return f"{moment}.{ns % 1_000_000_000:09d}Z"

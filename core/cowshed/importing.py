@@ -1,0 +1,383 @@
+"""Import: from a source's layers to sealed layers in a driver and an image in the catalog.
+
+For every layer, base first, under that layer's lock: if the driver has it, hold it; otherwise read
+it through digest, decompression and diff ID into a stage, compare everything with what the source
+promised, publish the recipe, seal, and record it, held by the lease. One last transaction makes
+the image and drops the lease. Whatever goes wrong before it leaves only what the lease names, and
+the lease takes that along.
+
+A layer that another chain of this shed already holds under the same diff ID is replayed from there
+and not read from the source.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, BinaryIO
+
+import attrs
+
+from .errors import DigestMismatchError, SourceError
+from .lease import Lease
+from .oci import ImageConfig, chain_ids, digest_bytes, new_config
+from .records import ImageRecord, LayerRecord
+
+if TYPE_CHECKING:
+    from .blobs import BlobWriter
+    from .shed import Shed
+    from .transport import SourceImage, SourceLayer
+
+
+@attrs.frozen(kw_only=True)
+class LayerEvent:
+    """News of one layer while an image is imported."""
+
+    #: ``exists``, ``reading``, ``done``.
+    state: str
+    #: Diff ID where known, otherwise the blob's digest.
+    layer: str
+    #: Position, from 0, and how many there are.
+    index: int
+    count: int
+    #: Bytes read so far of the source's (compressed) layer and how many there are, if known.
+    read: int = 0
+    total: int | None = None
+    #: Bytes of the layer's files, once done.
+    size: int = 0
+
+
+Listener = Callable[[LayerEvent], None]
+
+
+@attrs.frozen(kw_only=True)
+class Imported:
+    """What an import did."""
+
+    image: ImageRecord
+    names: tuple[str, ...]
+    layers: int
+    #: How many of them the shed had already.
+    existing: int
+    bytes_read: int
+
+
+class Importer:
+    """Brings one image into one driver."""
+
+    def __init__(self, shed: Shed, driver: str, listener: Listener | None) -> None:
+        self._shed = shed
+        self._driver = driver
+        self._listener = listener
+        self.existing = 0
+        self.bytes_read = 0
+
+    def run(self, source: SourceImage, names: Sequence[str]) -> Imported:
+        """Import ``source`` and give it ``names``."""
+        config = source.config
+        chains: list[str] = []
+        diff_ids: list[str] = []
+        sizes = 0
+        if config is not None:
+            if len(config.diff_ids) != len(source.layers):
+                raise SourceError(
+                    f"the image has {len(source.layers)} layers but its config names "
+                    f"{len(config.diff_ids)} diff IDs"
+                )
+            expected = [chain.removeprefix("sha256:") for chain in chain_ids(config.diff_ids)]
+        else:
+            expected = [""] * len(source.layers)
+        shed = self._shed
+        lease = Lease(shed.catalog, shed.locks, "import")
+        try:
+            with lease:
+                for index, layer in enumerate(source.layers):
+                    parent = chains[-1] if chains else ""
+                    record = self._layer(lease, layer, expected[index], parent, index, source)
+                    chains.append(record.chain)
+                    diff_ids.append(record.diff_id)
+                    sizes += record.size
+                if config is None:
+                    config = _made_config(source, diff_ids)
+                record = self._commit(lease, source, config, names, chains, diff_ids, sizes)
+        finally:
+            shed.drop_layers(lease.gone)
+        return Imported(
+            image=record,
+            names=tuple(names),
+            layers=len(source.layers),
+            existing=self.existing,
+            bytes_read=self.bytes_read,
+        )
+
+    # -- one layer ----------------------------------------------------------------------------
+
+    def _layer(
+        self,
+        lease: Lease,
+        layer: SourceLayer,
+        chain: str,
+        parent: str,
+        index: int,
+        source: SourceImage,
+    ) -> LayerRecord:
+        shed, driver = self._shed, self._driver
+        count = len(source.layers)
+        with ExitStack() as stack:
+            if chain:
+                stack.enter_context(shed.locks.acquire(layer_lock(driver, chain)))
+                known = self._known(lease, chain)
+                if known is not None:
+                    self.existing += 1
+                    self._tell("exists", layer, index, count, size=known.size)
+                    return known
+            record = self._replayed(lease, layer, chain, parent)
+            if record is not None:
+                self.existing += 1
+                self._tell("exists", layer, index, count, size=record.size)
+                return record
+
+            def progress(done: int) -> None:
+                self._tell("reading", layer, index, count, read=done)
+
+            progress(0)
+            read = _LayerReader(shed, layer, progress)
+            record = self.store(lease, read.open, chain, parent, layer.diff_id or "", read.verify)
+            self.bytes_read += read.count
+        self._tell("done", layer, index, count, read=read.count, size=record.size)
+        return record
+
+    def _known(self, lease: Lease, chain: str) -> LayerRecord | None:
+        """Hold the layer if the driver has it."""
+        with self._shed.catalog.read() as transaction:
+            if transaction.layer(self._driver, chain) is None:
+                return None
+        with self._shed.catalog.write() as transaction:
+            record = transaction.layer(self._driver, chain)
+            if record is not None:
+                lease.hold_layer(transaction, self._driver, chain)
+        return record
+
+    def _replayed(
+        self, lease: Lease, layer: SourceLayer, chain: str, parent: str
+    ) -> LayerRecord | None:
+        """Take the layer's bytes from another chain or driver of this shed that holds them."""
+        if not layer.diff_id or not chain:
+            return None
+        twin = self._shed.layer_with_diff_id(layer.diff_id)
+        if twin is None:
+            return None
+        with self._shed.catalog.write() as transaction:
+            if transaction.layer(twin.driver, twin.chain) is None:
+                return None
+            lease.hold_layer(transaction, twin.driver, twin.chain)
+        return self.store(
+            lease, lambda: self._shed.open_layer_tar(twin), chain, parent, layer.diff_id
+        )
+
+    def store(
+        self,
+        lease: Lease,
+        open_tar: Callable[[], BinaryIO],
+        chain: str,
+        parent: str,
+        diff_id: str,
+        verify: Callable[[], None] = lambda: None,
+    ) -> LayerRecord:
+        """Read an uncompressed layer tar into a stage, check it, seal it and record it.
+
+        ``chain`` and ``diff_id`` are what is expected; empty: they follow from the bytes.
+        """
+        from .archive import apply_layer
+
+        shed = self._shed
+        driver = shed.driver(self._driver)
+        with ExitStack() as stack:
+            below = stack.enter_context(driver.tree(parent)) if parent else None
+            stage = stack.enter_context(driver.stage(parent or None))
+            recipe = stack.enter_context(shed.recipes.writer())
+            with open_tar() as tar:
+                stats = apply_layer(
+                    tar, stage, below, recipe=recipe.file, limits=shed.limits
+                )
+            verify()
+            if diff_id and stats.diff_id != diff_id:
+                raise DigestMismatchError("layer's diff ID", diff_id, stats.diff_id)
+            sealed = chain or chain_id_above(parent, stats.diff_id)
+            if not chain:
+                stack.enter_context(shed.locks.acquire(layer_lock(self._driver, sealed)))
+            recipe.publish(stats.diff_id)
+            stage.seal(sealed)
+            record = LayerRecord(
+                driver=self._driver,
+                chain=sealed,
+                diff_id=stats.diff_id,
+                parent=parent,
+                size=stats.size,
+                tar_size=stats.tar_size,
+                entries=stats.entries,
+            )
+            with shed.catalog.write() as transaction:
+                if transaction.layer(self._driver, sealed) is None:
+                    transaction.put_layer(record)
+                transaction.absolve(self._driver, sealed)
+                lease.hold_layer(transaction, self._driver, sealed)
+        shed.plugins.notify(
+            "layer_sealed", shed=shed, driver=self._driver, layer=sealed, size=stats.size
+        )
+        return record
+
+    # -- the image ----------------------------------------------------------------------------
+
+    def _commit(
+        self,
+        lease: Lease,
+        source: SourceImage,
+        config: ImageConfig,
+        names: Sequence[str],
+        chains: list[str],
+        diff_ids: list[str],
+        size: int,
+    ) -> ImageRecord:
+        shed = self._shed
+        manifest = shed.blobs.put(source.manifest.raw) if source.manifest is not None else ""
+        shed.blobs.put(config.raw)
+        return add_image(
+            shed, lease, config, names, chains, diff_ids, size, self._driver, manifest
+        )
+
+    def _tell(
+        self,
+        state: str,
+        layer: SourceLayer,
+        index: int,
+        count: int,
+        read: int = 0,
+        size: int = 0,
+    ) -> None:
+        total = layer.descriptor.size if layer.descriptor is not None else None
+        label = layer.diff_id or (layer.descriptor.digest if layer.descriptor else "")
+        if self._listener is not None:
+            self._listener(
+                LayerEvent(
+                    state=state, layer=label, index=index, count=count,
+                    read=read, total=total, size=size,
+                )
+            )  # fmt: skip
+        if self._shed.plugins.listens("progress"):
+            self._shed.plugins.notify(
+                "progress",
+                shed=self._shed, operation="import", what=label, done=read, total=total,
+            )  # fmt: skip
+
+
+def add_image(
+    shed: Shed,
+    lease: Lease,
+    config: ImageConfig,
+    names: Sequence[str],
+    chains: Sequence[str],
+    diff_ids: Sequence[str],
+    size: int,
+    driver: str,
+    manifest: str = "",
+) -> ImageRecord:
+    """Make the image known, its layers held by it, the lease finished: the commit point."""
+    id = digest_bytes(config.raw).removeprefix("sha256:")
+    with shed.catalog.write() as transaction:
+        record = transaction.image(id)
+        if record is None:
+            record = ImageRecord(
+                id=id,
+                created=config.created or "",
+                diff_ids=tuple(diff_ids),
+                chains=tuple(chains),
+                drivers=(),
+                size=size,
+                platform=str(config.platform),
+                manifest=manifest,
+                added_ns=time.time_ns(),
+            )
+        if driver not in record.drivers:
+            record = attrs.evolve(record, drivers=(*record.drivers, driver))
+            if record.chain:
+                transaction.hold_layer(driver, record.chain)
+        transaction.put_image(record)
+        for name in names:
+            transaction.name_image(name, id)
+        lease.finish(transaction)
+    shed.plugins.notify("image_added", shed=shed, image=id, names=tuple(names))
+    return record
+
+
+def chain_id_above(parent: str, diff_id: str) -> str:
+    """Return the chain ID in hex of ``diff_id`` on ``parent`` (image-spec, config.md, ChainID)."""
+    if not parent:
+        return diff_id.removeprefix("sha256:")
+    return digest_bytes(f"sha256:{parent} {diff_id}".encode()).removeprefix("sha256:")
+
+
+def layer_lock(driver: str, chain: str) -> str:
+    """Return the key of the lock under which a layer is made or dropped."""
+    return f"layer:{driver}:{chain}"
+
+
+def _made_config(source: SourceImage, diff_ids: Sequence[str]) -> ImageConfig:
+    return new_config(
+        None,
+        diff_ids[0] if diff_ids else None,
+        created=timestamp(),
+        author="",
+        comment="",
+        created_by=f"cowshed import {source.origin}",
+        changes=(),
+    )
+
+
+def timestamp() -> str:
+    """Return now, or SOURCE_DATE_EPOCH where it is set, in RFC 3339."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = time.gmtime(int(epoch)) if epoch else time.gmtime()
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
+
+
+class _LayerReader:
+    """A source layer's bytes: counted and hashed as they come, decompressed, kept if asked."""
+
+    def __init__(
+        self, shed: Shed, layer: SourceLayer, progress: Callable[[int], None]
+    ) -> None:
+        self._shed = shed
+        self._layer = layer
+        self._progress = progress
+        self.count = 0
+
+    def open(self) -> BinaryIO:
+        from .archive import HashingReader, decompressor
+
+        layer = self._layer
+        keep: BlobWriter | None = None
+        if layer.descriptor is not None and self._shed.config["keep_blobs"]:
+            keep = self._shed.blobs.writer(layer.descriptor)
+        self._raw = HashingReader(layer.open(), progress=self._progress, copy_to=keep)
+        return decompressor(self._raw, layer.compression)
+
+    def verify(self) -> None:
+        """Compare the raw blob, to its last byte, with its descriptor."""
+        self._raw.drain()
+        self.count = self._raw.count
+        descriptor = self._layer.descriptor
+        if descriptor is not None:
+            if self._raw.count != descriptor.size:
+                raise DigestMismatchError(
+                    f"layer {descriptor.digest}: size",
+                    f"{descriptor.size} bytes",
+                    f"{self._raw.count} bytes",
+                )
+            if self._raw.digest() != descriptor.digest:
+                raise DigestMismatchError("layer", descriptor.digest, self._raw.digest())
+        self._raw.close()
+
+

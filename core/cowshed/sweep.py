@@ -1,0 +1,214 @@
+"""Sweep: drop what nothing refers to any more, and what dead processes left.
+
+A thing leaves in this order: its catalog record (and it is doomed in the same transaction), then
+the driver's data, then the doom. Killed in between, the doom stays, and whoever opens the shed
+next finishes the work. Layers are dropped under their layer lock, so that an import which wants
+one again either finds it before or makes it anew after.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .errors import CowshedError, InUseError, NotFoundError
+from .importing import layer_lock
+from .lease import give_back, lock_key
+
+if TYPE_CHECKING:
+    from .driver import Driver
+    from .shed import Shed
+
+
+@attrs.frozen(kw_only=True)
+class Collected:
+    """What ``gc`` did."""
+
+    #: Bytes on disk before minus after.
+    freed: int
+    leases: int
+    #: Layers and containers that drivers held and the catalog didn't know.
+    orphans: int
+    blobs: int
+    #: Drivers that couldn't be swept just now or at all, and why.
+    skipped: tuple[str, ...] = ()
+
+
+def finish_abandoned(shed: Shed) -> int:
+    """Give back what dead processes' leases held and drop what is doomed; return the leases."""
+    with shed.catalog.read() as transaction:
+        leases = list(transaction.leases())
+        doomed = transaction.doomed()
+    if shed.read_only or not (leases or doomed):
+        return 0
+    abandoned = 0
+    for lease in leases:
+        lock = shed.locks.attempt(lock_key(lease.id))
+        if lock is None:
+            continue
+        with lock, shed.catalog.write() as transaction:
+            current = transaction.lease(lease.id)
+            if current is not None:
+                give_back(transaction, current, made=False)
+                abandoned += 1
+    if abandoned:
+        for name in shed.drivers_in_use():
+            _recover(shed, name)
+    drop_doomed(shed)
+    return abandoned
+
+
+def _recover(shed: Shed, driver: str) -> None:
+    try:
+        shed.driver(driver).recover()
+    except CowshedError:
+        return  # a driver that can't run here: the next gc or check says so
+
+
+def drop_doomed(shed: Shed) -> None:
+    """Remove from the drivers what is doomed and not in somebody's hands."""
+    with shed.catalog.read() as transaction:
+        doomed = transaction.doomed()
+    by_driver: dict[str, list[str]] = {}
+    for driver, id in doomed:
+        by_driver.setdefault(driver, []).append(id)
+    for driver, ids in by_driver.items():
+        drop(shed, driver, ids)
+
+
+def drop(shed: Shed, driver_name: str, ids: Iterable[str]) -> None:
+    """Remove doomed layers and containers from one driver, dependants first.
+
+    What is locked or still needed stays doomed for the next time.
+    """
+    try:
+        driver = shed.driver(driver_name)
+    except CowshedError:
+        return
+    with ExitStack() as stack:
+        mine: list[str] = []
+        for id in ids:
+            lock = shed.locks.attempt(layer_lock(driver_name, id))
+            if lock is not None:
+                stack.enter_context(lock)
+                mine.append(id)
+        with shed.catalog.read() as transaction:
+            doomed = set(transaction.doomed())
+            mine = [
+                id
+                for id in mine
+                if (driver_name, id) in doomed and not transaction.wants(driver_name, id)
+            ]
+        done = _remove_in_order(driver, mine)
+        with shed.catalog.write() as transaction:
+            for id in done:
+                transaction.absolve(driver_name, id)
+
+
+def _remove_in_order(driver: Driver, ids: list[str]) -> list[str]:
+    try:
+        driver.remove_many(ids)
+        return ids
+    except (NotFoundError, InUseError):
+        pass
+    done: list[str] = []
+    waiting = list(ids)
+    progress = True
+    while waiting and progress:
+        progress = False
+        for id in list(waiting):
+            try:
+                driver.remove(id)
+            except NotFoundError:
+                pass
+            except InUseError:
+                continue
+            waiting.remove(id)
+            done.append(id)
+            progress = True
+    return done
+
+
+def collect(shed: Shed) -> Collected:
+    """Do everything ``gc`` does: abandoned leases, orphans, unreferenced blobs and recipes, and
+    each driver's own collection."""
+    before = shed.disk_usage()
+    leases = finish_abandoned(shed)
+    orphans = 0
+    skipped: list[str] = []
+    for name in shed.drivers_in_use():
+        try:
+            driver = shed.driver(name)
+        except CowshedError as error:
+            skipped.append(str(error))
+            continue
+        driver.recover()
+        # Whoever makes containers or layers holds this lock shared until the catalog knows them.
+        lock = shed.locks.attempt(making_lock(name))
+        if lock is None:
+            skipped.append(f"driver {name}: in use by another process, orphans not looked for")
+        else:
+            with lock:
+                orphans += _doom_orphans(shed, name)
+            drop_doomed(shed)
+        driver.collect()
+    blobs = _sweep_files(shed)
+    after = shed.disk_usage()
+    return Collected(
+        freed=max(0, before - after),
+        leases=leases,
+        orphans=orphans,
+        blobs=blobs,
+        skipped=tuple(skipped),
+    )
+
+
+def making_lock(driver: str) -> str:
+    """Return the key held shared while something is being made in a driver."""
+    return f"making:{driver}"
+
+
+def _doom_orphans(shed: Shed, driver_name: str) -> int:
+    held = [item.id for item in shed.driver(driver_name).items()]
+    with shed.catalog.write() as transaction:
+        known = {record.chain for record in transaction.layers(driver_name)}
+        known.update(
+            record.id for record in transaction.containers() if record.driver == driver_name
+        )
+        orphans = [id for id in held if id not in known]
+        for id in orphans:
+            transaction.doom(driver_name, id)
+    return len(orphans)
+
+
+def _sweep_files(shed: Shed) -> int:
+    """Remove blobs, recipes and temporary files that nothing refers to; return their number."""
+    lock = shed.locks.attempt(FILES_LOCK)
+    if lock is None:
+        return 0  # an import or save is under way; what it just wrote has no record yet
+    with lock:
+        with shed.catalog.read() as transaction:
+            blobs: set[str] = set()
+            diff_ids = {record.diff_id for record in transaction.layers()}
+            for image in transaction.images():
+                blobs.add(f"sha256:{image.id}")
+                if image.manifest:
+                    blobs.add(image.manifest)
+                    blobs.update(shed.kept_layer_blobs(image.manifest))
+        removed = sum(1 for digest in shed.blobs.iter() if digest not in blobs)
+        shed.blobs.sweep(blobs)
+        shed.recipes.sweep(diff_ids)
+        for path in shed.home.temporary.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    return removed
+
+
+#: Held shared by whatever writes blobs, recipes or temporary files before the catalog knows them.
+FILES_LOCK = "files"

@@ -1,0 +1,100 @@
+"""Import and save: between transports and the shed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import NotFoundError, UsageError
+from .importing import Imported, Importer, Listener
+from .names import image_name
+from .oci import Platform
+from .transport import SavedImage, SavedLayer, Transport, split_reference
+
+if TYPE_CHECKING:
+    from .image import Image
+    from .shed import Shed
+
+
+def import_from(
+    shed: Shed,
+    source: str,
+    name: str | None,
+    driver: str,
+    platform: str | None,
+    listener: Listener | None,
+) -> list[Imported]:
+    """Import every image that ``source`` offers for ``platform``."""
+    transport, rest = _transport(shed, source)
+    shed.driver(driver)  # a driver that can't run is said before anything is read
+    text = platform or shed.config["platform"]
+    wanted = Platform.parse(text) if text else None
+    imported: list[Imported] = []
+    with transport.open_source(rest) as opened, shed.making(driver):
+        found = opened.images(wanted)
+        if name is not None and len(found) > 1:
+            names = ", ".join(image.reference for image in found)
+            raise UsageError(
+                f"{source} holds {len(found)} images ({names}); choose one in the source to name it"
+            )
+        for image in found:
+            names = (name,) if name is not None else _valid_names(image.names)
+            imported.append(Importer(shed, driver, listener).run(image, names))
+    return imported
+
+
+def _valid_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Keep those names of a foreign archive that can be ours; its author is not our user."""
+    valid: list[str] = []
+    for name in names:
+        try:
+            valid.append(image_name(name))
+        except UsageError:
+            continue
+    return tuple(valid)
+
+
+def save_to(
+    shed: Shed, images: Sequence[Image], target: str, compression: str, level: int | None
+) -> None:
+    """Write images to one target."""
+    transport, rest = _transport(shed, target)
+    with transport.open_target(rest, compression=compression, level=level) as opened:
+        for image in images:
+            opened.write_image(saved_image(shed, image))
+
+
+def saved_image(shed: Shed, image: Image) -> SavedImage:
+    """Describe an image for a target; its layers' tars are made when the target asks."""
+    layers = [
+        SavedLayer(
+            diff_id=record.diff_id,
+            write_tar=lambda out, record=record: shed.write_layer_tar(record, out),
+        )
+        for record in image.layer_records()
+    ]
+    return SavedImage(
+        names=image.names,
+        config=image.config,
+        layers=tuple(layers),
+        annotations=image.annotations,
+    )
+
+
+def _transport(shed: Shed, reference: str) -> tuple[Transport, str]:
+    name, rest = split_reference(reference)
+    known = shed.plugins.transports
+    try:
+        spec = known.find(name)
+    except NotFoundError as error:
+        hint = ", ".join(sorted(known))
+        if not rest and os.path.exists(name):
+            raise UsageError(
+                f"{name!r} needs to say what it is: one of {hint}, as in oci:{name}"
+            ) from None
+        raise UsageError(f"unknown transport {name!r} ({hint}){str(error)[len(error.message):]}") \
+            from None
+    return spec.load()(), rest
+
+
