@@ -69,9 +69,7 @@ def commit(
                 changes=changes,
             )
             shed.blobs.put(made.raw)
-            image = add_image(
-                shed, lease, made, names, chains, diff_ids, size, record.driver
-            )
+            image = add_image(shed, lease, made, names, chains, diff_ids, size, record.driver)
     finally:
         shed.drop_layers(lease.gone)
     shed.plugins.notify("committed", shed=shed, container=record.id, image=image.id)

@@ -24,11 +24,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from .errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from .archive import Limits
 
 DEFAULT_DRIVER = "chunk-dedup"
 
@@ -182,15 +185,31 @@ def load_config(
     return Config(values, sources)
 
 
+def limits_from(config: Config) -> Limits:
+    """Return the bounds for untrusted layers with the configured ones in place.
+
+    Raises:
+        ConfigError: a limit that doesn't exist or isn't a positive whole number.
+    """
+    from .archive import Limits
+
+    values: dict[str, Any] = config["limits"]
+    known = {field.name for field in attrs.fields(Limits)}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"unknown limit {name!r}{nearest(name, known)}", "limits")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} must be a positive whole number, not {value!r}", "limits")
+    return Limits(**values)
+
+
 def default_root(environment: Mapping[str, str]) -> str:
     """Return the shed's place in the user data directory (XDG Base Directory Specification)."""
     home = environment.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
     return str(Path(home) / "cowshed")
 
 
-def _file_path(
-    file: str | os.PathLike[str] | None, environment: Mapping[str, str]
-) -> Path | None:
+def _file_path(file: str | os.PathLike[str] | None, environment: Mapping[str, str]) -> Path | None:
     named = file or environment.get("COWSHED_CONFIG")
     if named:
         path = Path(named)

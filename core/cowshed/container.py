@@ -390,9 +390,7 @@ def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
         None if name is None else [name],
         make,
     )[0]
-    shed.plugins.notify(
-        "container_created", shed=shed, containers=[made.id], image=record.image
-    )
+    shed.plugins.notify("container_created", shed=shed, containers=[made.id], image=record.image)
     return Container(shed, made)
 
 

@@ -312,12 +312,13 @@ def make_options(spec: DriverSpec, values: Mapping[str, object]) -> Any:
     for name in values:
         if name.replace("-", "_") not in known:
             raise ConfigError(
-                f"driver {spec.name} has no option {name!r}"
-                f"{nearest(name.replace('-', '_'), known)}"
+                f"driver {spec.name} has no option {name!r}{nearest(name.replace('-', '_'), known)}"
             )
     if spec.options is None:
         return None
     try:
         return spec.options(**{name.replace("-", "_"): value for name, value in values.items()})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"driver {spec.name}: {error.args[0] if error.args else error}") from error
+        raise ConfigError(
+            f"driver {spec.name}: {error.args[0] if error.args else error}"
+        ) from error

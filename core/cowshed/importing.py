@@ -199,9 +199,7 @@ class Importer:
             stage = stack.enter_context(driver.stage(parent or None))
             recipe = stack.enter_context(shed.recipes.writer())
             with open_tar() as tar:
-                stats = apply_layer(
-                    tar, stage, below, recipe=recipe.file, limits=shed.limits
-                )
+                stats = apply_layer(tar, stage, below, recipe=recipe.file, limits=shed.limits)
             verify()
             if diff_id and stats.diff_id != diff_id:
                 raise DigestMismatchError("layer's diff ID", diff_id, stats.diff_id)
@@ -244,9 +242,7 @@ class Importer:
         shed = self._shed
         manifest = shed.blobs.put(source.manifest.raw) if source.manifest is not None else ""
         shed.blobs.put(config.raw)
-        return add_image(
-            shed, lease, config, names, chains, diff_ids, size, self._driver, manifest
-        )
+        return add_image(shed, lease, config, names, chains, diff_ids, size, self._driver, manifest)
 
     def _tell(
         self,
@@ -346,9 +342,7 @@ def timestamp() -> str:
 class _LayerReader:
     """A source layer's bytes: counted and hashed as they come, decompressed, kept if asked."""
 
-    def __init__(
-        self, shed: Shed, layer: SourceLayer, progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, shed: Shed, layer: SourceLayer, progress: Callable[[int], None]) -> None:
         self._shed = shed
         self._layer = layer
         self._progress = progress
@@ -379,5 +373,3 @@ class _LayerReader:
             if self._raw.digest() != descriptor.digest:
                 raise DigestMismatchError("layer", descriptor.digest, self._raw.digest())
         self._raw.close()
-
-

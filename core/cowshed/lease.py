@@ -33,17 +33,13 @@ class Lease:
     def hold_layer(self, transaction: Transaction, driver: str, chain: str) -> None:
         """Take a reference on a layer, inside the caller's transaction."""
         transaction.hold_layer(driver, chain)
-        self._record = attrs.evolve(
-            self._record, layers=(*self._record.layers, (driver, chain))
-        )
+        self._record = attrs.evolve(self._record, layers=(*self._record.layers, (driver, chain)))
         self._write(transaction)
 
     def own_containers(self, transaction: Transaction, driver: str, ids: list[str]) -> None:
         """Note containers that are being made."""
         containers = tuple((driver, id) for id in ids)
-        self._record = attrs.evolve(
-            self._record, containers=self._record.containers + containers
-        )
+        self._record = attrs.evolve(self._record, containers=self._record.containers + containers)
         self._write(transaction)
 
     def _write(self, transaction: Transaction) -> None:
@@ -82,7 +78,7 @@ def give_back(transaction: Transaction, lease: LeaseRecord, *, made: bool) -> li
     gone: list[LayerRecord] = []
     if not made:
         for driver, container in lease.containers:
-            if transaction.container(container) is None:
+            if not transaction.wants(driver, container):
                 transaction.doom(driver, container)
     for driver, chain in lease.layers:
         gone += transaction.release_layer(driver, chain)

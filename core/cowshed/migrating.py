@@ -55,9 +55,7 @@ def migrate(shed: Shed, to: str, references: Sequence[str]) -> Migrated:
     return Migrated(images=len(images), containers=moved, layers=layers)
 
 
-def unpack_in(
-    shed: Shed, image: ImageRecord, driver: str, *, leave_others: bool = False
-) -> int:
+def unpack_in(shed: Shed, image: ImageRecord, driver: str, *, leave_others: bool = False) -> int:
     """Store an image's layers in another driver too; return how many were written.
 
     With ``leave_others`` the image's layers in all other drivers are released.
@@ -86,9 +84,7 @@ def unpack_in(
     return written
 
 
-def copy_chain(
-    shed: Shed, lease: Lease, chains: Sequence[str], source: str, driver: str
-) -> int:
+def copy_chain(shed: Shed, lease: Lease, chains: Sequence[str], source: str, driver: str) -> int:
     """Bring a chain of layers, base first, from one driver to another; return how many."""
     written = 0
     parent = ""
@@ -125,9 +121,7 @@ def _move(shed: Shed, container: Container, to: str) -> int:
     old, new = shed.driver(record.driver), shed.driver(to)
     try:
         with container.writer_lock(), shed.making(to), lease:
-            written = copy_chain(
-                shed, lease, _chain_of(shed, record), record.driver, to
-            )
+            written = copy_chain(shed, lease, _chain_of(shed, record), record.driver, to)
             with shed.catalog.write() as transaction:
                 lease.own_containers(transaction, to, [record.id])
             new.prepare(record.id, record.chain or None)

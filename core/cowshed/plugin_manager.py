@@ -196,9 +196,7 @@ class Plugins:
         """
         for implementation in getattr(self._manager.hook, f"cowshed_{event}").get_hookimpls():
             try:
-                implementation.function(
-                    **{name: details[name] for name in implementation.argnames}
-                )
+                implementation.function(**{name: details[name] for name in implementation.argnames})
             except Exception as error:
                 print(
                     f"cowshed: plugin {implementation.plugin_name} failed on {event}: {error}",

@@ -194,9 +194,7 @@ class Shed:
             id = None
         if id is None:
             prefix = reference.removeprefix("sha256:")
-            matches = (
-                transaction.ids_with_prefix("images", prefix) if is_id_prefix(prefix) else []
-            )
+            matches = transaction.ids_with_prefix("images", prefix) if is_id_prefix(prefix) else []
             if len(matches) > 1:
                 raise AmbiguousError("image", reference, matches)
             if not matches:

@@ -93,8 +93,7 @@ def _transport(shed: Shed, reference: str) -> tuple[Transport, str]:
             raise UsageError(
                 f"{name!r} needs to say what it is: one of {hint}, as in oci:{name}"
             ) from None
-        raise UsageError(f"unknown transport {name!r} ({hint}){str(error)[len(error.message):]}") \
-            from None
+        raise UsageError(
+            f"unknown transport {name!r} ({hint}){str(error)[len(error.message) :]}"
+        ) from None
     return spec.load()(), rest
-
-

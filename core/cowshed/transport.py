@@ -49,6 +49,8 @@ class SourceImage:
     config: ImageConfig | None
     #: Bottom first.
     layers: tuple[SourceLayer, ...]
+    #: Where it came from, as a person would recognise it; goes into a bare root's history.
+    origin: str = ""
 
 
 class Source(abc.ABC):
@@ -185,11 +187,13 @@ class TransportSpec:
 def split_reference(text: str) -> tuple[str, str]:
     """Split ``oci:directory:tag`` into ``("oci", "directory:tag")``.
 
+    Text without a colon is all name; whoever looks the name up knows what to suggest instead.
+
     Raises:
-        UsageError: there is no transport, or nothing after it.
+        UsageError: there is no name.
     """
-    name, colon, rest = text.partition(":")
-    if not colon or not name or not rest or "/" in name:
+    name, _, rest = text.partition(":")
+    if not name:
         raise UsageError(
             f"{text!r} names no transport; write TRANSPORT:PLACE, as in oci:DIRECTORY:TAG, "
             "docker-archive:FILE or dir:DIRECTORY"

@@ -270,9 +270,7 @@ class Tree(abc.ABC):
             old: Entry | None = self.stat(entry.path)
         except FileNotFoundError:
             old = None
-        merge = (
-            old is not None and old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY
-        )
+        merge = old is not None and old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY
         if old is not None and not merge:
             self.remove_tree(entry.path)
         if entry.kind is not Kind.WHITEOUT:
