@@ -84,13 +84,13 @@ def _catalog(shed: Shed) -> list[Finding]:
                         problem=f"has {layer.references} references, {expected} were found",
                     )
                 )
-        for driver, chain in counted:
-            findings.append(
-                Finding(
-                    where=f"layer {chain[:12]} ({driver})",
-                    problem=f"is referred to {counted[driver, chain]} times but has no record",
-                )
+        findings += [
+            Finding(
+                where=f"layer {chain[:12]} ({driver})",
+                problem=f"is referred to {count} times but has no record",
             )
+            for (driver, chain), count in counted.items()
+        ]
         for id, count in uses.items():
             if id and transaction.image_uses(id) != count:
                 findings.append(

@@ -266,12 +266,16 @@ def change_entries(changes: Iterable[Change]) -> Iterator[Entry]:
     first_names: dict[int, str] = {}
     for change in changes:
         entry = change.entry
-        if change.kind is not ChangeKind.DELETED and entry.kind is not Kind.DIRECTORY:
-            if entry.inode and entry.links > 1:
-                first = first_names.setdefault(entry.inode, entry.path)
-                if first != entry.path:
-                    yield Entry(path=entry.path, kind=Kind.HARDLINK, target=first)
-                    continue
+        if (
+            change.kind is not ChangeKind.DELETED
+            and entry.kind is not Kind.DIRECTORY
+            and entry.inode
+            and entry.links > 1
+        ):
+            first = first_names.setdefault(entry.inode, entry.path)
+            if first != entry.path:
+                yield Entry(path=entry.path, kind=Kind.HARDLINK, target=first)
+                continue
         yield entry
 
 

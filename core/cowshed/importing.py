@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
-from .errors import DigestMismatchError, SourceError
+from .errors import DigestMismatchError
 from .lease import Lease
 from .oci import ImageConfig, chain_ids, digest_bytes, new_config
 from .records import ImageRecord, LayerRecord
@@ -81,11 +81,7 @@ class Importer:
         diff_ids: list[str] = []
         sizes = 0
         if config is not None:
-            if len(config.diff_ids) != len(source.layers):
-                raise SourceError(
-                    f"the image has {len(source.layers)} layers but its config names "
-                    f"{len(config.diff_ids)} diff IDs"
-                )
+            config.check_layers(len(source.layers))
             expected = [chain.removeprefix("sha256:") for chain in chain_ids(config.diff_ids)]
         else:
             expected = [""] * len(source.layers)
@@ -95,10 +91,10 @@ class Importer:
             with lease:
                 for index, layer in enumerate(source.layers):
                     parent = chains[-1] if chains else ""
-                    record = self._layer(lease, layer, expected[index], parent, index, source)
-                    chains.append(record.chain)
-                    diff_ids.append(record.diff_id)
-                    sizes += record.size
+                    stored = self._layer(lease, layer, expected[index], parent, index, source)
+                    chains.append(stored.chain)
+                    diff_ids.append(stored.diff_id)
+                    sizes += stored.size
                 if config is None:
                     config = _made_config(source, diff_ids)
                 record = self._commit(lease, source, config, names, chains, diff_ids, sizes)

@@ -6,6 +6,7 @@ compared on the way. A container's changes are replayed on a fresh one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,7 @@ def copy_chain(shed: Shed, lease: Lease, chains: Sequence[str], source: str, dri
                     raise CorruptError(f"layer {chain[:12]}", f"missing in driver {source}")
                 importer.store(
                     lease,
-                    lambda record=record: shed.open_layer_tar(record),
+                    functools.partial(shed.open_layer_tar, record),
                     chain,
                     parent,
                     record.diff_id,

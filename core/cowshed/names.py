@@ -21,23 +21,23 @@ MAX_NAME = 255
 #: An image of this name is always there: no layers, an empty root.
 SCRATCH = "scratch"
 
-_LEFT = (
-    "amber amused brave bright calm candid clever cosy curious dapper eager early earnest easy "
-    "elegant fair fearless fine fleet fond frank friendly gentle gifted glad golden grand happy "
-    "hardy honest humble jolly keen kind lively loyal lucid lucky mellow merry mild modest neat "
-    "nimble noble patient placid plucky polite proud quick quiet ready serene sharp silent sleek "
-    "smart solid spry stable steady stoic sturdy subtle sunny swift tender thrifty tidy tranquil "
-    "upbeat vivid warm wise witty zesty"
-).split()
-_RIGHT = (
-    "agnesi alder allen antonelli babbage backus bartik bernerslee borg boole booth byron clarke "
-    "codd curry dijkstra easley engelbart euler fermat floyd forsythe franklin galois gauss godel "
-    "goldberg hamilton hamming hoare hopper huffman hypatia iverson jennings johnson kahn kay "
-    "kilburn knuth kolmogorov lamarr lamport lampson leibniz lempel liskov lovelace matiyasevich "
-    "mccarthy meitner merkle milner minsky naur neumann noether nygaard perlis perlman rabin "
-    "ritchie rivest sammet shannon shaw simon stallman strachey sutherland tarjan thompson turing "
-    "wheeler wilkes wirth yao zimmermann ziv zuse"
-).split()
+_LEFT = """
+amber amused brave bright calm candid clever cosy curious dapper eager early earnest easy
+elegant fair fearless fine fleet fond frank friendly gentle gifted glad golden grand happy
+hardy honest humble jolly keen kind lively loyal lucid lucky mellow merry mild modest neat
+nimble noble patient placid plucky polite proud quick quiet ready serene sharp silent
+sleek smart solid spry stable steady stoic sturdy subtle sunny swift tender thrifty tidy
+tranquil upbeat vivid warm wise witty zesty
+""".split()
+_RIGHT = """
+agnesi alder allen antonelli babbage backus bartik bernerslee borg boole booth byron
+clarke codd curry dijkstra easley engelbart euler fermat floyd forsythe franklin galois
+gauss godel goldberg hamilton hamming hoare hopper huffman hypatia iverson jennings
+johnson kahn kay kilburn knuth kolmogorov lamarr lamport lampson leibniz lempel liskov
+lovelace matiyasevich mccarthy meitner merkle milner minsky naur neumann noether nygaard
+perlis perlman rabin ritchie rivest sammet shannon shaw simon stallman strachey sutherland
+tarjan thompson turing wheeler wilkes wirth yao zimmermann ziv zuse
+""".split()
 
 
 def image_name(text: str) -> str:

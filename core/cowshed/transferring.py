@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,9 +35,9 @@ def import_from(
     with transport.open_source(rest) as opened, shed.making(driver):
         found = opened.images(wanted)
         if name is not None and len(found) > 1:
-            names = ", ".join(image.reference for image in found)
+            listed = ", ".join(image.reference for image in found)
             raise UsageError(
-                f"{source} holds {len(found)} images ({names}); choose one in the source to name it"
+                f"{source} holds {len(found)} images ({listed}); choose one in the source to name it"
             )
         for image in found:
             names = (name,) if name is not None else _valid_names(image.names)
@@ -70,7 +71,7 @@ def saved_image(shed: Shed, image: Image) -> SavedImage:
     layers = [
         SavedLayer(
             diff_id=record.diff_id,
-            write_tar=lambda out, record=record: shed.write_layer_tar(record, out),
+            write_tar=functools.partial(shed.write_layer_tar, record),
         )
         for record in image.layer_records()
     ]
