@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,14 @@ class Catalog:
                 environment.close()
 
     @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self) -> Generator[Transaction, None, None]:
         """Give a consistent view; keep it short, an old view holds back reuse of space."""
         self._check_process()
         with _clear_errors(), self._environment.begin() as transaction:
             yield Transaction(transaction, self._databases)
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self) -> Generator[Transaction, None, None]:
         """Give the one writing transaction; it commits durably when the block ends well.
 
         Raises:
@@ -378,7 +378,7 @@ def _open(path: Path, *, durable: bool, read_only: bool) -> Any:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _clear_errors() -> Generator[None, None, None]:
     """Turn LMDB's errors into ours."""
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -45,9 +46,8 @@ def check(shed: Shed, *, deep: bool) -> list[Finding]:
     return findings
 
 
-def _catalog(shed: Shed) -> list[Finding]:
+def _catalog(shed: Shed) -> Iterator[Finding]:
     """Count every reference again and compare."""
-    findings: list[Finding] = []
     with shed.catalog.read() as transaction:
         counted: dict[tuple[str, str], int] = {}
 
@@ -63,11 +63,9 @@ def _catalog(shed: Shed) -> list[Finding]:
             refer(container.driver, container.chain)
             uses[container.image] = uses.get(container.image, 0) + 1
             if transaction.container_named(container.name) != container.id:
-                findings.append(
-                    Finding(
-                        where=f"container {container.id[:12]}",
-                        problem=f"its name {container.name!r} leads elsewhere",
-                    )
+                yield Finding(
+                    where=f"container {container.id[:12]}",
+                    problem=f"its name {container.name!r} leads elsewhere",
                 )
         for lease in transaction.leases():
             for driver, chain in lease.layers:
@@ -78,41 +76,31 @@ def _catalog(shed: Shed) -> list[Finding]:
         for layer in layers:
             expected = counted.pop((layer.driver, layer.chain), 0)
             if layer.references != expected:
-                findings.append(
-                    Finding(
-                        where=_name(layer),
-                        problem=f"has {layer.references} references, {expected} were found",
-                    )
+                yield Finding(
+                    where=_name(layer),
+                    problem=f"has {layer.references} references, {expected} were found",
                 )
-        findings += [
-            Finding(
+        for (driver, chain), count in counted.items():
+            yield Finding(
                 where=f"layer {chain[:12]} ({driver})",
                 problem=f"is referred to {count} times but has no record",
             )
-            for (driver, chain), count in counted.items()
-        ]
         for id, count in uses.items():
             if id and transaction.image_uses(id) != count:
-                findings.append(
-                    Finding(
-                        where=f"image {id[:12]}",
-                        problem=f"counts {transaction.image_uses(id)} containers, has {count}",
-                    )
+                yield Finding(
+                    where=f"image {id[:12]}",
+                    problem=f"counts {transaction.image_uses(id)} containers, has {count}",
                 )
         for name, id in transaction.image_names():
             if transaction.image(id) is None:
-                findings.append(
-                    Finding(where=f"image name {name}", problem=f"leads to no image ({id[:12]})")
-                )
-    return findings
+                yield Finding(where=f"image name {name}", problem=f"leads to no image ({id[:12]})")
 
 
 def _name(layer: LayerRecord) -> str:
     return f"layer {layer.chain[:12]} ({layer.driver})"
 
 
-def _drivers(shed: Shed, *, deep: bool) -> list[Finding]:
-    findings: list[Finding] = []
+def _drivers(shed: Shed, *, deep: bool) -> Iterator[Finding]:
     with shed.catalog.read() as transaction:
         layers = {(record.driver, record.chain): record for record in transaction.layers()}
         containers = {(record.driver, record.id): record for record in transaction.containers()}
@@ -123,31 +111,24 @@ def _drivers(shed: Shed, *, deep: bool) -> list[Finding]:
             driver = shed.driver(name)
             held = {item.id for item in driver.items()}
         except CowshedError as error:
-            findings.append(Finding(where=f"driver {name}", problem=str(error)))
+            yield Finding(where=f"driver {name}", problem=str(error))
             continue
         wanted = {id for owner, id in (*layers, *containers) if owner == name}
         for id in sorted(wanted - held):
             what = "layer" if (name, id) in layers else "container"
-            findings.append(
-                Finding(where=f"{what} {id[:12]} ({name})", problem="missing in the driver")
-            )
-        findings += [
-            Finding(
+            yield Finding(where=f"{what} {id[:12]} ({name})", problem="missing in the driver")
+        for id in sorted(held - wanted):
+            yield Finding(
                 where=f"driver {name}",
                 problem=f"holds {id[:12]}, which the catalog doesn't know; gc removes it",
                 severity="litter",
             )
-            for id in sorted(held - wanted)
-        ]
         for id in sorted(wanted & held):
             what = "layer" if (name, id) in layers else "container"
             for problem in driver.verify(id, deep=deep):
                 path = f", /{problem.path}" if problem.path else ""
                 label = labels.get(id, "")
-                findings.append(
-                    Finding(where=f"{what} {id[:12]}{label} ({name}){path}", problem=problem.what)
-                )
-    return findings
+                yield Finding(where=f"{what} {id[:12]}{label} ({name}){path}", problem=problem.what)
 
 
 def _labels(shed: Shed) -> dict[str, str]:
@@ -159,22 +140,19 @@ def _labels(shed: Shed) -> dict[str, str]:
     return labels
 
 
-def _blobs(shed: Shed, *, deep: bool) -> list[Finding]:
-    findings: list[Finding] = []
+def _blobs(shed: Shed, *, deep: bool) -> Iterator[Finding]:
     for image in shed.images():
         try:
             _ = image.config
         except CowshedError as error:
-            findings.append(Finding(where=f"image {image.id[:12]}", problem=str(error)))
+            yield Finding(where=f"image {image.id[:12]}", problem=str(error))
     with shed.catalog.read() as transaction:
         diff_ids = {record.diff_id for record in transaction.layers()}
     for diff_id in sorted(diff_ids):
         if not shed.recipes.has(diff_id):
-            findings.append(
-                Finding(
-                    where=f"layer {diff_id[:19]}",
-                    problem="its tar recipe is missing: it can't be saved byte for byte",
-                )
+            yield Finding(
+                where=f"layer {diff_id[:19]}",
+                problem="its tar recipe is missing: it can't be saved byte for byte",
             )
     if deep:
         for digest in shed.blobs.iter():
@@ -184,18 +162,14 @@ def _blobs(shed: Shed, *, deep: bool) -> list[Finding]:
                     while chunk := file.read(1 << 20):
                         actual.update(chunk)
             except (OSError, CowshedError) as error:
-                findings.append(Finding(where=f"blob {digest}", problem=str(error)))
+                yield Finding(where=f"blob {digest}", problem=str(error))
                 continue
             if actual.hexdigest() != digest.partition(":")[2]:
-                findings.append(
-                    Finding(where=f"blob {digest}", problem="its content has another digest")
-                )
-    return findings
+                yield Finding(where=f"blob {digest}", problem="its content has another digest")
 
 
-def _tars(shed: Shed) -> list[Finding]:
+def _tars(shed: Shed) -> Iterator[Finding]:
     """Put every layer's tar together and compare its diff ID."""
-    findings: list[Finding] = []
     with shed.catalog.read() as transaction:
         layers = list(transaction.layers())
     for layer in layers:
@@ -203,5 +177,4 @@ def _tars(shed: Shed) -> list[Finding]:
             with open(os.devnull, "wb") as nowhere:
                 shed.write_layer_tar(layer, nowhere)
         except (CowshedError, OSError) as error:
-            findings.append(Finding(where=_name(layer), problem=f"its tar: {error}"))
-    return findings
+            yield Finding(where=_name(layer), problem=f"its tar: {error}")

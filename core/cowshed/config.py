@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -57,7 +57,7 @@ def _names(value: object) -> tuple[str, ...]:
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, (list, tuple)):
         raise ValueError("must be a list of strings")
-    return tuple(_text(part) for part in value)  # pyright: ignore[reportUnknownVariableType]
+    return tuple(_text(part) for part in cast("list[object]", value))
 
 
 def _durability(value: object) -> str:
@@ -69,7 +69,7 @@ def _durability(value: object) -> str:
 def _table(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
-    return value  # pyright: ignore[reportUnknownVariableType]
+    return cast("dict[str, Any]", value)
 
 
 def _tables(value: object) -> dict[str, dict[str, Any]]:
@@ -255,12 +255,9 @@ def _override(values: dict[str, Any], sources: dict[str, str], dotted: str, valu
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **below,
-        **{
-            name: _merged(below[name], value)
-            if isinstance(value, dict) and isinstance(below.get(name), dict)
-            else value
-            for name, value in above.items()
-        },
-    }
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        merged[name] = _merged(_table(old), _table(value)) if both else value
+    return merged

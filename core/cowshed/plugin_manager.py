@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import attrs
 import pluggy
@@ -222,7 +222,8 @@ class _Registry(dict[str, Spec]):
         """Take one spec; return what is wrong with it, or None."""
         if not isinstance(spec, self._type):
             return f"registered {spec!r} as a {self._kind}, which is no {self._type.__name__}"
-        name: str = spec.name  # pyright: ignore[reportAttributeAccessIssue]
+        checked = cast(Spec, spec)
+        name = checked.name
         other = self._plugins.setdefault(name, plugin)
         if other != plugin:
             self.clashes[name] = (
@@ -230,7 +231,7 @@ class _Registry(dict[str, Spec]):
                 "disable one with disabled_plugins"
             )
             return self.clashes[name]
-        self[name] = spec  # pyright: ignore[reportArgumentType]
+        self[name] = checked
         return None
 
     def plugin_of(self, name: str) -> str:

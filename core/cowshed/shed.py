@@ -15,7 +15,7 @@ and one process may use it from several threads. After ``os.fork`` open it again
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -417,7 +417,7 @@ class Shed:
             )
 
     @contextmanager
-    def making(self, driver: str) -> Iterator[None]:
+    def making(self, driver: str) -> Generator[None, None, None]:
         """Keep the sweeper off what is being made until the catalog knows of it."""
         from .sweep import FILES_LOCK, making_lock
 

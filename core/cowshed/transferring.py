@@ -37,7 +37,7 @@ def import_from(
         if name is not None and len(found) > 1:
             listed = ", ".join(image.reference for image in found)
             raise UsageError(
-                f"{source} holds {len(found)} images ({listed}); choose one in the source to name it"
+                f"{source} holds {len(found)} images ({listed}); name one of them in the source"
             )
         for image in found:
             names = (name,) if name is not None else _valid_names(image.names)
