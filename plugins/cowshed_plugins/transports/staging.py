@@ -1,0 +1,193 @@
+"""Writing images aside: a private layout, from which a target publishes at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import attrs
+
+from cowshed.blobs import BlobStore
+from cowshed.errors import CorruptError, ReadOnlyError, StoreError
+from cowshed.oci import (
+    Descriptor,
+    LayerCompression,
+    build_manifest,
+    layer_media_type,
+)
+from cowshed.oci.media import OCI_CONFIG, OCI_MANIFEST
+from cowshed.transport import SavedImage, SavedLayer
+
+from .compression import compressing
+
+_PREFIX = ".cowshed-"
+
+
+@attrs.frozen(kw_only=True)
+class StagedImage:
+    """One image whose blobs are staged."""
+
+    image: SavedImage
+    manifest: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+class Staging:
+    """A private directory below ``parent`` with blobs in it; it vanishes on ``close``.
+
+    It is locked while in use, so that one left by a killed process is known and swept.
+    """
+
+    def __init__(self, parent: Path, compression: LayerCompression, level: int) -> None:
+        _sweep(parent)
+        self.path = parent / f"{_PREFIX}{secrets.token_hex(8)}"
+        try:
+            self.path.mkdir(mode=0o700)
+        except OSError as error:
+            raise ReadOnlyError(f"can't write to {parent}: {error.strerror}") from error
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.compression: LayerCompression = compression
+        self._level = level
+        self.blobs = BlobStore(self.path, durable=False)
+        self.images: list[StagedImage] = []
+        self._layers: dict[str, Descriptor] = {}
+
+    def add(
+        self, image: SavedImage, find: Callable[[str], Descriptor | None] = lambda diff_id: None
+    ) -> None:
+        """Stage one image's blobs; ``find`` gives layers that needn't be written again."""
+        image.config.check_layers(len(image.layers))
+        layers = tuple(
+            self._layers.get(layer.diff_id) or find(layer.diff_id) or self._write(layer)
+            for layer in image.layers
+        )
+        self._layers.update(zip((layer.diff_id for layer in image.layers), layers, strict=True))
+        config = Descriptor(
+            media_type=OCI_CONFIG,
+            digest=self.blobs.put(image.config.raw),
+            size=len(image.config.raw),
+        )
+        raw = build_manifest(config, layers, image.annotations)
+        manifest = Descriptor(
+            media_type=OCI_MANIFEST,
+            digest=self.blobs.put(raw),
+            size=len(raw),
+            platform=image.config.platform,
+        )
+        self.images.append(StagedImage(image=image, manifest=manifest, layers=layers))
+
+    def _write(self, layer: SavedLayer) -> Descriptor:
+        with self.blobs.writer() as writer:
+            out = _Out(writer.write)
+            with compressing(out, self.compression, self._level) as plain:  # type: ignore[arg-type]
+                found = layer.write_tar(plain)
+            if found != layer.diff_id:
+                raise CorruptError(f"layer {layer.diff_id}", f"its tar has the digest {found}")
+            size = writer.offset
+            digest = writer.commit()
+        if self.compression == "none" and digest != layer.diff_id:
+            raise CorruptError(f"layer {layer.diff_id}", f"its tar has the digest {digest}")
+        descriptor = Descriptor(
+            media_type=layer_media_type(self.compression), digest=digest, size=size
+        )
+        self._layers[layer.diff_id] = descriptor
+        return descriptor
+
+    def close(self) -> None:
+        """Remove everything that hasn't been moved out."""
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+class _Out:
+    """As much of a file as writers of tars and compressors need."""
+
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        self.write = write
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def write_archive(out: BinaryIO, staging: Staging, documents: Mapping[str, bytes]) -> None:
+    """Write a tar of the staged blobs and ``documents``; equal contents give equal bytes."""
+    digests = sorted(staging.blobs.iter())
+    names = {f"blobs/{digest.replace(':', '/')}": digest for digest in digests}
+    _directory(out, "blobs/")
+    _directory(out, "blobs/sha256/")
+    for name in sorted({*names, *documents}):
+        if name in documents:
+            data = documents[name]
+            out.write(_header(name, len(data)))
+            out.write(data)
+            size = len(data)
+        else:
+            size = staging.blobs.size(names[name])
+            out.write(_header(name, size))
+            with staging.blobs.open(names[name]) as blob:
+                shutil.copyfileobj(blob, out, 1 << 20)
+        out.write(bytes(-size % tarfile.BLOCKSIZE))
+    out.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def _directory(out: BinaryIO, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    out.write(info.tobuf(tarfile.PAX_FORMAT))
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def publish_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file aside and rename it into place, durably; nothing remains of a failure."""
+    from cowshed.partials import storing, sync_directory
+
+    aside = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    try:
+        with storing():
+            with aside.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            sync_directory(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def parent_directory(path: Path) -> Path:
+    """Return the directory a file is to be written to; it must exist."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise StoreError(f"directory {parent} doesn't exist; make it first")
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory; a file is to be written")
+    return parent
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes left here."""
+    for left in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
