@@ -97,7 +97,7 @@ class Plugins:
         except (ValueError, pluggy.PluginValidationError) as error:
             if self._manager.has_plugin(name) and self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(plugin)
-            reason = f"failed to register: {error}".splitlines()[0]
+            reason = " ".join(f"failed to register: {error}".split())
             self.infos.append(PluginInfo(name, origin, module, failure=reason))
             return
         callers = self._manager.get_hookcallers(plugin) or []
