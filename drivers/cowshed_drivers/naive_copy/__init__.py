@@ -1,0 +1,1 @@
+"""naive-copy: every layer and every container is a full copy."""

@@ -1,0 +1,59 @@
+"""naive-copy: every layer is a full flattened copy, every container is one too.
+
+    ROOT/layers/ID/rootfs/         the layer with all its parents, ready to use
+    ROOT/containers/ID/rootfs/     a copy of its layer's
+    …                              the rest is common to native stores (see ``native.store``)
+
+It is the honest baseline: nothing is shared, so nothing can be written through, ``changes`` has to
+compare every byte, and time and space grow with the image. Where the file system can share
+extents, copy_file_range(2) does so without our doing (XFS, btrfs).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cowshed.driver import Held, Item, Usage
+
+from ..native.cloning import Copier, clone_tree
+from ..native.items import ItemFile
+from ..native.store import NativeDriver
+from ..native.tree import NativeTree
+from ..native.usage import own_inodes
+from ..native.view import ROOTFS
+
+
+class NaiveCopyTree(NativeTree):
+    """A tree whose directory processes may use."""
+
+    @property
+    def path(self) -> str:
+        """The directory itself. It shows the hosting user's view: owners, devices and attributes
+        that only the sidecar knows look different here than through the tree's methods."""
+        return os.path.join(self.home, ROOTFS)
+
+
+class NaiveCopy(NativeDriver):
+    """A store of full copies."""
+
+    name = "naive-copy"
+    tree_class = NaiveCopyTree
+
+    def __init__(self, root: Path, options: None = None) -> None:
+        super().__init__(root)
+
+    def clone(self, source: str, target: str, *, fork: bool) -> None:
+        copier = Copier(target)
+        try:
+            clone_tree(source, target, copier)
+        finally:
+            copier.close()
+
+    def measure(self, item: Item, home: str) -> Usage:
+        exclusive, inodes = own_inodes(home, links_elsewhere=0)
+        if item.held is Held.LAYER:
+            apparent = ItemFile(home).apparent()
+        else:
+            apparent = self.changed_bytes(item)
+        return Usage(exclusive=exclusive, apparent=apparent, inodes=inodes)

@@ -1,0 +1,206 @@
+"""NativeStage: entries applied to a directory that nobody else sees yet.
+
+It does what ``Tree.apply`` does, with fewer calls: names are made first and looked up only if
+they turn out to be taken, and a directory's mtime is set once, at the end, not after every entry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+from cowshed.driver import Stage
+from cowshed.entry import Entry, Kind, file_format, parent_of
+
+from .attributes import make_special, remove_xattr, settle, settle_file
+from .sidecar import Record
+from .syscalls import write_sparse
+from .view import NativeView
+
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
+_PIECE = 1 << 20
+
+#: Publishes the finished tree as a layer, given its ID and the bytes of the files it brought.
+Publish = Callable[[str, int], None]
+
+
+class NativeStage(Stage):
+    """Writes into ``view``, which is the stage's own. ``throw_away`` may be called twice."""
+
+    def __init__(
+        self, view: NativeView, publish: Publish, throw_away: Callable[[], None]
+    ) -> None:
+        self.view = view
+        self.hosting = view.hosting
+        self._publish = publish
+        self._throw_away = throw_away
+        self._done = False
+        #: mtimes that directories are to have in the end.
+        self._times: dict[str, int] = {}
+        #: Sizes of the files brought, by path; 0 for further names of a file.
+        self._brought: dict[str, int] = {}
+
+    # -- entries --------------------------------------------------------------------------------
+
+    def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
+        self._check()
+        kind = entry.kind
+        if kind is Kind.OPAQUE:
+            self._keep_time(entry.path)
+            for child in self.view.scan(entry.path):
+                self._remove(child.path)
+            return
+        if entry.path:
+            self._keep_time(parent_of(entry.path))
+        if kind is Kind.WHITEOUT:
+            self._remove(entry.path)
+            return
+        try:
+            self._make(entry, content)
+        except FileExistsError:
+            if kind is Kind.DIRECTORY and self.view.find(entry.path).kind is Kind.DIRECTORY:
+                self._merge(entry)
+                return
+            self._remove(entry.path)
+            self._make(entry, content)
+
+    def _make(self, entry: Entry, content: BinaryIO | None) -> None:
+        fd, name = self.view.directories.at(entry.path)
+        if entry.kind is Kind.FILE:
+            self.make_file(entry, content, fd, name)
+            self._brought[entry.path] = entry.size
+        elif entry.kind is Kind.HARDLINK:
+            self._link(entry, fd, name)
+        elif entry.kind is Kind.DIRECTORY:
+            os.mkdir(name, 0o700, dir_fd=fd)
+            self._settle(entry, fd, name, Record())
+            self._times[entry.path] = entry.mtime_ns
+        else:
+            record = Record()
+            if entry.kind is Kind.SYMLINK:
+                os.symlink(entry.target, name, dir_fd=fd)
+            else:
+                st_mode = file_format(entry.kind)
+                make_special(self.hosting, fd, name, entry.kind, st_mode, entry.rdev, record)
+            self._settle(entry, fd, name, record)
+            times = (entry.mtime_ns, entry.mtime_ns)
+            os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
+
+    def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> None:
+        """Make the regular file ``entry``. FileExistsError, before ``content`` is read, if the
+        name is taken."""
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=fd)
+        try:
+            if content is not None:
+                write_content(descriptor, content)
+            self.settle_file(entry, descriptor, fd, name)
+        finally:
+            os.close(descriptor)
+
+    def settle_file(self, entry: Entry, descriptor: int, fd: int, name: str) -> None:
+        """Give a file just written its attributes and its record."""
+        record = Record()
+        settle_file(self.hosting, descriptor, fd, name, entry, record)
+        if not record.says_nothing:
+            self.view.sidecar.put(entry.path, record)
+
+    def _settle(self, entry: Entry, fd: int, name: str, record: Record) -> None:
+        settle(
+            self.hosting, fd, name, entry.kind, entry.mode, entry.uid, entry.gid, entry.xattrs,
+            record,
+        )
+        self.view.sidecar.put(entry.path, record)
+
+    def _link(self, entry: Entry, fd: int, name: str) -> None:
+        target_fd, target = self.view.directories.at(entry.target)
+        os.link(target, name, src_dir_fd=target_fd, dst_dir_fd=fd, follow_symlinks=False)
+        self.view.sidecar.link(entry.target, entry.path)
+        if entry.target in self._brought:
+            self._brought[entry.path] = 0
+
+    def _merge(self, entry: Entry) -> None:
+        fd, name = self.view.directories.at(entry.path)
+        found = self.view.find(entry.path)
+        record = found.record or Record()
+        for xattr in self.view.describe(found).xattrs:
+            if xattr not in entry.xattrs:
+                remove_xattr(fd, name, xattr, record)
+        self._settle(entry, fd, name, record)
+        self._times[entry.path] = entry.mtime_ns
+
+    def _keep_time(self, directory: str) -> None:
+        if directory not in self._times:
+            fd = self.view.directories.fd(directory)
+            self._times[directory] = os.fstat(fd).st_mtime_ns
+
+    # -- removing -------------------------------------------------------------------------------
+
+    def _remove(self, path: str) -> None:
+        top = self.view.find(path)
+        if top.kind is not Kind.DIRECTORY:
+            self._remove_name(path)
+            return
+        below = list(self.view.walk_found(path))
+        for found in [*below[::-1], top]:
+            if found.kind is not Kind.DIRECTORY:
+                self._remove_name(found.path)
+                continue
+            fd, name = self.view.directories.at(found.path)
+            os.rmdir(name, dir_fd=fd)
+            self.view.directories.forget(found.path)
+            self.view.sidecar.drop(found.path)
+            self._times.pop(found.path, None)
+
+    def _remove_name(self, path: str) -> None:
+        fd, name = self.view.directories.at(path)
+        os.unlink(name, dir_fd=fd)
+        self.view.sidecar.drop(path)
+        self._brought.pop(path, None)
+        self.forget(path)
+
+    def forget(self, path: str) -> None:
+        """Take note that ``path`` was removed from the stage."""
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def open(self, path: str) -> BinaryIO:
+        self._check()
+        if path not in self._brought:
+            raise FileNotFoundError(f"{path!r} isn't a file of this stage")
+        return self.view.open_to_read(self.view.find(path))
+
+    def seal(self, layer: str) -> None:
+        self._check()
+        for directory, mtime_ns in self._times.items():
+            os.utime(self.view.directories.fd(directory), ns=(mtime_ns, mtime_ns))
+        self.view.sidecar.sync()
+        self.before_publishing()
+        self.view.close_view()
+        self._publish(layer, sum(self._brought.values()))
+        self._done = True
+        self._throw_away()
+
+    def before_publishing(self) -> None:
+        """Do what has to precede publication, with the stage's tree complete."""
+
+    def discard(self) -> None:
+        if not self._done:
+            self._done = True
+            self.view.close_view()
+            self._throw_away()
+
+    def _check(self) -> None:
+        if self._done:
+            raise ValueError("the stage is sealed or discarded")
+
+
+def write_content(descriptor: int, content: BinaryIO) -> int:
+    """Write ``content`` into a new file, zeros as holes; return its size in bytes."""
+    size = 0
+    while piece := content.read(_PIECE):
+        write_sparse(descriptor, piece, size)
+        size += len(piece)
+    if os.fstat(descriptor).st_size != size:
+        os.ftruncate(descriptor, size)
+    return size

@@ -1,0 +1,82 @@
+"""Workspace: a tree in the making, invisible, and swept once its process is dead."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from cowshed.locking import Lock, LockFile
+
+from .attributes import set_ids, set_mode
+from .comparing import EMPTY_ROOT
+from .hosting import Hosting
+from .removal import remove_directory
+from .sidecar import Record
+from .syscalls import OPEN_DIRECTORY, make_directory, syncfs
+from .view import ROOTFS, NativeView
+
+
+class Workspace:
+    """``staging/RANDOM``, locked. ``parent`` is a lock to hold as long."""
+
+    def __init__(self, root: str, locks: LockFile, parent: Lock | None) -> None:
+        self._staging = os.path.join(root, "staging")
+        self._key = os.urandom(16).hex()
+        self._parent = parent
+        # Locked before it exists, or a recover() in between would take it for a dead one.
+        self._lock = locks.acquire(f"staging:{self._key}")
+        self.home = os.path.join(self._staging, self._key)
+        try:
+            make_directory(self.home)
+        except BaseException:
+            self._release()
+            raise
+
+    def sync(self) -> None:
+        """Make everything in it durable."""
+        descriptor = os.open(self.home, OPEN_DIRECTORY)
+        try:
+            syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def throw_away(self) -> None:
+        """Remove what is left (nothing, once it was published) and unlock. Twice is fine."""
+        try:
+            remove_directory(self._staging, self._key)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._lock.release()
+        if self._parent is not None:
+            self._parent.release()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.throw_away()
+
+
+def lay_empty_tree(home: str, hosting: Hosting, view_class: type[NativeView]) -> None:
+    """Make the root that everything without a parent starts from: empty, 0755, 0:0, mtime 0.
+
+    The fixed mtime gives a container without a parent something to be compared with.
+    """
+    make_directory(os.path.join(home, ROOTFS))
+    view = view_class(home, hosting, "bulk")
+    try:
+        record = Record()
+        root = view.directories.root
+        set_ids(hosting, root, ".", EMPTY_ROOT.uid, EMPTY_ROOT.gid, record)
+        set_mode(hosting, root, ".", EMPTY_ROOT.kind, EMPTY_ROOT.mode, record)
+        view.sidecar.put("", record)
+        os.utime(root, ns=(EMPTY_ROOT.mtime_ns, EMPTY_ROOT.mtime_ns))
+    finally:
+        view.close_view()
