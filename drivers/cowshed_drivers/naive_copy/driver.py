@@ -43,10 +43,11 @@ class NaiveCopy(NativeDriver):
     def __init__(self, root: Path, options: None = None) -> None:
         super().__init__(root)
 
-    def clone(self, source: str, target: str, *, fork: bool) -> None:
-        copier = Copier(target)
+    def clone(self, source: str, target: str, item: Item, *, still: bool) -> None:
+        rootfs = os.path.join(target, ROOTFS)
+        copier = Copier(rootfs)
         try:
-            clone_tree(source, target, copier)
+            clone_tree(os.path.join(source, ROOTFS), rootfs, copier)
         finally:
             copier.close()
 

@@ -162,6 +162,20 @@ def settle_file(
     os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
+def declare(hosting: Hosting, entry: Entry) -> Record | None:
+    """Return the record of a file without xattrs whose inode is as the store wants it; None if it
+    needs none."""
+    if hosting.owner is None:
+        return None
+    record = Record()
+    shown = hosting.shown_ids(*hosting.owner)
+    record.uid = None if shown[0] == entry.uid else entry.uid
+    record.gid = None if shown[1] == entry.gid else entry.gid
+    held = hosting.native_mode(entry.kind, entry.mode)
+    record.mode = None if held == entry.mode else entry.mode
+    return None if record.says_nothing else record
+
+
 def make_special(
     hosting: Hosting, fd: int, name: str, kind: Kind, st_mode: int, rdev: int, record: Record
 ) -> None:

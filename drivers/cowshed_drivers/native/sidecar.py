@@ -43,7 +43,7 @@ class Record:
     """What one file can't say itself. ``xattrs`` holds those that it can't hold; other None
     fields defer to the file."""
 
-    id: int = 0
+    id: int = attrs.field(default=0, eq=False)
     kind: str | None = None
     mode: int | None = None
     uid: int | None = None

@@ -18,7 +18,7 @@ from .sidecar import Record
 from .syscalls import write_sparse
 from .view import NativeView
 
-_CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDWR
 _PIECE = 1 << 20
 
 #: Publishes the finished tree as a layer, given its ID and the bytes of the files it brought.
@@ -49,12 +49,12 @@ class NativeStage(Stage):
         if kind is Kind.OPAQUE:
             self._keep_time(entry.path)
             for child in self.view.scan(entry.path):
-                self._remove(child.path)
+                self.remove(child.path)
             return
         if entry.path:
             self._keep_time(parent_of(entry.path))
         if kind is Kind.WHITEOUT:
-            self._remove(entry.path)
+            self.remove(entry.path)
             return
         try:
             self._make(entry, content)
@@ -62,7 +62,7 @@ class NativeStage(Stage):
             if kind is Kind.DIRECTORY and self.view.find(entry.path).kind is Kind.DIRECTORY:
                 self._merge(entry)
                 return
-            self._remove(entry.path)
+            self.remove(entry.path)
             self._make(entry, content)
 
     def _make(self, entry: Entry, content: BinaryIO | None) -> None:
@@ -71,7 +71,7 @@ class NativeStage(Stage):
             self.make_file(entry, content, fd, name)
             self._brought[entry.path] = entry.size
         elif entry.kind is Kind.HARDLINK:
-            self._link(entry, fd, name)
+            self.link_file(entry, fd, name)
         elif entry.kind is Kind.DIRECTORY:
             os.mkdir(name, 0o700, dir_fd=fd)
             self._settle(entry, fd, name, Record())
@@ -90,7 +90,7 @@ class NativeStage(Stage):
     def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> None:
         """Make the regular file ``entry``. FileExistsError, before ``content`` is read, if the
         name is taken."""
-        descriptor = os.open(name, _CREATE, 0o600, dir_fd=fd)
+        descriptor = create(fd, name)
         try:
             if content is not None:
                 write_content(descriptor, content)
@@ -98,12 +98,13 @@ class NativeStage(Stage):
         finally:
             os.close(descriptor)
 
-    def settle_file(self, entry: Entry, descriptor: int, fd: int, name: str) -> None:
-        """Give a file just written its attributes and its record."""
+    def settle_file(self, entry: Entry, descriptor: int, fd: int, name: str) -> Record:
+        """Give a file just written its attributes and its record, which is returned."""
         record = Record()
         settle_file(self.hosting, descriptor, fd, name, entry, record)
         if not record.says_nothing:
             self.view.sidecar.put(entry.path, record)
+        return record
 
     def _settle(self, entry: Entry, fd: int, name: str, record: Record) -> None:
         settle(
@@ -112,7 +113,8 @@ class NativeStage(Stage):
         )
         self.view.sidecar.put(entry.path, record)
 
-    def _link(self, entry: Entry, fd: int, name: str) -> None:
+    def link_file(self, entry: Entry, fd: int, name: str) -> None:
+        """Make the HARDLINK ``entry``."""
         target_fd, target = self.view.directories.at(entry.target)
         os.link(target, name, src_dir_fd=target_fd, dst_dir_fd=fd, follow_symlinks=False)
         self.view.sidecar.link(entry.target, entry.path)
@@ -136,7 +138,8 @@ class NativeStage(Stage):
 
     # -- removing -------------------------------------------------------------------------------
 
-    def _remove(self, path: str) -> None:
+    def remove(self, path: str) -> None:
+        """Remove ``path`` and everything below it."""
         top = self.view.find(path)
         if top.kind is not Kind.DIRECTORY:
             self._remove_name(path)
@@ -172,17 +175,16 @@ class NativeStage(Stage):
 
     def seal(self, layer: str) -> None:
         self._check()
+        self.before_publishing()
         for directory, mtime_ns in self._times.items():
             os.utime(self.view.directories.fd(directory), ns=(mtime_ns, mtime_ns))
-        self.view.sidecar.sync()
-        self.before_publishing()
         self.view.close_view()
         self._publish(layer, sum(self._brought.values()))
         self._done = True
         self._throw_away()
 
     def before_publishing(self) -> None:
-        """Do what has to precede publication, with the stage's tree complete."""
+        """Do what has to precede publication, with all entries applied."""
 
     def discard(self) -> None:
         if not self._done:
@@ -193,6 +195,11 @@ class NativeStage(Stage):
     def _check(self) -> None:
         if self._done:
             raise ValueError("the stage is sealed or discarded")
+
+
+def create(fd: int, name: str) -> int:
+    """Make an empty regular file that must not exist, open for writing and reading back."""
+    return os.open(name, _CREATE, 0o600, dir_fd=fd)
 
 
 def write_content(descriptor: int, content: BinaryIO) -> int:

@@ -57,16 +57,17 @@ class NativeDriver(Driver):
 
     # -- what a driver says ---------------------------------------------------------------------
 
-    def clone(self, source: str, target: str, *, fork: bool) -> None:
-        """Fill the empty directory ``target`` with the native tree ``source``, a sealed layer's
-        or, for a ``fork``, a container's."""
+    def clone(self, source: str, target: str, item: Item, *, still: bool) -> None:
+        """Fill the empty tree in home ``target`` with the native files of ``item``'s in home
+        ``source``. ``still``: nobody writes to that one now (a sealed layer, or a container that
+        isn't open for writing and can't be until this returns)."""
         raise NotImplementedError
 
     def make_stage(self, view: NativeView, workspace: Workspace, parent: str | None) -> NativeStage:
         """Return the stage that writes into ``view``."""
         return NativeStage(
             view,
-            lambda layer, apparent: self._seal(workspace, layer, parent, apparent),
+            lambda layer, apparent: self.seal(workspace, layer, parent, apparent),
             workspace.throw_away,
         )
 
@@ -101,13 +102,12 @@ class NativeDriver(Driver):
         self._free(new)
         with self._begin(item.parent) as workspace:
             home = self._home(item)
-            rootfs = os.path.join(workspace.home, ROOTFS)
-            make_directory(rootfs)
+            make_directory(os.path.join(workspace.home, ROOTFS))
             # Held until all is cloned: nobody opens it for writing in mid-clone, and a farm may
             # link what only this container holds if nobody has it open for writing now.
             writer = self.locks.attempt(f"writer:{container}")
             try:
-                self.clone(os.path.join(home, ROOTFS), rootfs, fork=writer is not None)
+                self.clone(home, workspace.home, item, still=writer is not None)
                 view = self.view_class(home, self.hosting, "live", live=True)
                 try:
                     view.sidecar.copy_to(os.path.join(workspace.home, SIDECAR))
@@ -135,9 +135,8 @@ class NativeDriver(Driver):
             lay_empty_tree(home, self.hosting, self.view_class)
             return
         below = os.path.join(self.root, _PLACES[Held.LAYER], parent)
-        rootfs = os.path.join(home, ROOTFS)
-        make_directory(rootfs)
-        self.clone(os.path.join(below, ROOTFS), rootfs, fork=False)
+        make_directory(os.path.join(home, ROOTFS))
+        self.clone(below, home, self._item(parent, Held.LAYER), still=True)
         view = self.view_class(below, self.hosting, "sealed")
         try:
             view.sidecar.copy_to(os.path.join(home, SIDECAR))
@@ -148,7 +147,8 @@ class NativeDriver(Driver):
         if not self._publish(workspace, Item(id=id, held=Held.CONTAINER, parent=parent), 0):
             raise ConflictError(f"container {id} exists already")
 
-    def _seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:
+    def seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:
+        """Publish a finished stage as ``layer``; quietly do nothing if that exists."""
         self._publish(workspace, Item(id=layer, held=Held.LAYER, parent=parent), apparent)
 
     def _publish(self, workspace: Workspace, item: Item, apparent: int) -> bool:

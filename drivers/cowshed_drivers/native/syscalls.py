@@ -115,10 +115,13 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         start += count
 
 
-def list_xattrs(path: str) -> dict[str, bytes]:
-    """Return all extended attributes of ``path`` itself, without ``security.selinux``."""
+def list_xattrs(path: str, *, follow: bool = False) -> dict[str, bytes]:
+    """Return all extended attributes of ``path``, without ``security.selinux``.
+
+    ``follow`` is for the magic link of an open descriptor only.
+    """
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(path, follow_symlinks=follow)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return {}
@@ -129,7 +132,7 @@ def list_xattrs(path: str) -> dict[str, bytes]:
     for name in names:
         if name != "security.selinux":
             try:
-                found[name] = os.getxattr(path, name, follow_symlinks=False)
+                found[name] = os.getxattr(path, name, follow_symlinks=follow)
             except OSError as error:
                 if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):  # gone meanwhile, or listed but not readable
                     raise

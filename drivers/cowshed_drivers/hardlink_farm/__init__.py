@@ -1,0 +1,1 @@
+"""hardlink-farm: equal files share one inode across all layers and containers."""

@@ -1,0 +1,121 @@
+"""hardlink-farm: equal files are one inode, in every layer and container.
+
+    ROOT/objects/ab/KEY            an inode, by the hash of its content and metadata (``objects``)
+    ROOT/layers/ID/rootfs/         a directory tree of links
+    ROOT/containers/ID/rootfs/     the same; links break on first write (``tree``)
+    ROOT/…/ID/aside/               files on their way into rootfs
+    …                              the rest is common to native stores (see ``native.store``)
+
+Mode, owner, times and xattrs live in the inode, so the key covers them: a file that differs in one
+is another object. What the sidecar holds isn't in the inode and not in the key. Names that share
+an inode here need not be hard links of the image; those have a record in common.
+
+Order of publication: files into the staging tree, one syncfs, names in ``objects``, the tree
+renamed into place, its directory synced. So whoever finds an object may link to it and rely on it.
+
+Nothing protects an inode from a user who may write to it by a path around us; permissions are the
+image's and have to stay, and an immutable flag would forbid linking. ROOT's mode 0700 keeps others
+out, and ``verify(deep=True)`` hashes every file against its object's key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cowshed.driver import Held, Item, Problem, Usage
+from cowshed.entry import Kind
+
+from ..native.cloning import clone_tree
+from ..native.items import ItemFile
+from ..native.store import NativeDriver
+from ..native.usage import own_inodes
+from ..native.view import ROOTFS, NativeView
+from ..native.workspace import Workspace
+from .cloning import Linker
+from .objects import Objects, key_of_file
+from .options import FarmOptions
+from .stage import FarmStage
+from .tree import FarmTree, FarmView
+
+
+class HardlinkFarm(NativeDriver):
+    """A store of trees of links."""
+
+    name = "hardlink-farm"
+    tree_class = FarmTree
+    view_class = FarmView
+
+    def __init__(self, root: Path, options: FarmOptions | None = None) -> None:
+        super().__init__(root)
+        self._objects = Objects(self.root, (options or FarmOptions()).max_links)
+
+    def close(self) -> None:
+        super().close()
+        self._objects.close()
+
+    def make_stage(self, view: NativeView, workspace: Workspace, parent: str | None) -> FarmStage:
+        assert isinstance(view, FarmView)
+        return FarmStage(
+            view,
+            self._objects,
+            self.durable,
+            lambda layer, apparent: self.seal(workspace, layer, parent, apparent),
+            workspace.throw_away,
+        )
+
+    def clone(self, source: str, target: str, item: Item, *, still: bool) -> None:
+        layer = item.held is Held.LAYER
+        view = FarmView(source, self.hosting, "sealed" if layer else "live")
+        try:
+            linker = Linker(view, target, self._objects, self.locks, still=still)
+            try:
+                clone_tree(os.path.join(source, ROOTFS), os.path.join(target, ROOTFS), linker)
+            finally:
+                linker.close()
+        finally:
+            view.close_view()
+
+    def usage_stamp(self) -> int:
+        """A container made or removed changes what a layer alone holds."""
+        try:
+            return os.stat(os.path.join(self.root, "generation")).st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def measure(self, item: Item, home: str) -> Usage:
+        # A layer's inodes have one more name, in objects, and are collected once it is the last.
+        # A container's own have none; two forks may share what no layer has.
+        layer = item.held is Held.LAYER
+        exclusive, inodes = own_inodes(home, links_elsewhere=1 if layer else 0)
+        apparent = ItemFile(home).apparent() if layer else self.changed_bytes(item)
+        return Usage(exclusive=exclusive, apparent=apparent, inodes=inodes)
+
+    def verify_content(self, item: Item, view: NativeView) -> Iterator[Problem]:
+        """Hash every file that is an object and compare with its key; read the others."""
+        keys = self._objects.keys_by_inode()
+        for found in view.walk_found(""):
+            if found.kind is not Kind.FILE:
+                continue
+            try:
+                descriptor = view.open_found(found, os.O_RDONLY)
+                try:
+                    key = key_of_file(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                yield Problem(id=item.id, path=found.path, what=f"can't be read: {error}")
+                continue
+            if keys.get(found.status.st_ino, key) != key:
+                yield Problem(
+                    id=item.id,
+                    path=found.path,
+                    what="content, mode, owner, mtime or xattrs were changed behind Cowshed's back",
+                )
+
+    def collect(self) -> int:
+        with self.locks.acquire("collect"):
+            freed = self._objects.collect()
+        self.touch()
+        return freed

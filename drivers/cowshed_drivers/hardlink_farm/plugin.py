@@ -1,0 +1,33 @@
+"""Registration of hardlink-farm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cowshed.driver import Capability, Driver, DriverSpec
+from cowshed.hookspecs import hookimpl
+
+from .options import FarmOptions
+
+
+def _load() -> Callable[[Path, Any], Driver]:
+    from .driver import HardlinkFarm
+
+    return HardlinkFarm
+
+
+SPEC = DriverSpec(
+    name="hardlink-farm",
+    summary="equal files are stored once; containers are trees of links that break on write",
+    load=_load,
+    capabilities=frozenset({Capability.UNPRIVILEGED, Capability.SHARES_INODES}),
+    options=FarmOptions,
+)
+
+
+@hookimpl
+def cowshed_register_drivers() -> list[DriverSpec]:
+    """Register hardlink-farm."""
+    return [SPEC]

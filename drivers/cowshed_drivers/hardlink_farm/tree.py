@@ -1,0 +1,88 @@
+"""A farm's trees: directories of links, whose links break before anything is written.
+
+An inode belongs to one tree alone if it has no more links than that tree has names for it: one,
+or as many as the sidecar knows of an image's hard-linked file. ``st_nlink`` tells, so nothing
+has to be remembered about what was made private already.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..native.cloning import copy_object
+from ..native.syscalls import OPEN_DIRECTORY, make_directory
+from ..native.tree import NativeTree
+from ..native.view import Found, NativeView
+
+
+class FarmView(NativeView):
+    """Reads a farm's tree; can give one of its files a fresh inode."""
+
+    inodes_are_identity = False
+
+    def detach(self, found: Found, *, keep_data: bool = True) -> Found:
+        """Move ``found``, under all its names in this tree, to a fresh inode of its own.
+
+        The copy is made beside the tree and renamed in, so that the tree never holds half a file;
+        the directories' mtimes stay, as for their users nothing happened. A process killed between
+        two names of one file leaves both with equal content, and the next write detaches again.
+        """
+        names = [found.path]
+        if found.record is not None and found.record.links > 1:
+            names += [n for n in self.sidecar.names(found.record.id) if n != found.path]
+        aside = os.path.join(self.home, "aside")
+        make_directory(aside)
+        aside_fd = os.open(aside, OPEN_DIRECTORY)
+        temporary = os.urandom(8).hex()
+        try:
+            fd, name = self.directories.at(found.path)
+            try:
+                copy_object(fd, name, aside_fd, temporary, keep_data=keep_data)
+                for other in names[1:]:
+                    self._replace(aside_fd, temporary, other, link=True)
+                self._replace(aside_fd, temporary, found.path, link=False)
+            except BaseException:
+                for left in (temporary, f"{temporary}.link"):
+                    try:
+                        os.unlink(left, dir_fd=aside_fd)
+                    except FileNotFoundError:
+                        pass
+                raise
+        finally:
+            os.close(aside_fd)
+        return self.find(found.path)
+
+    def _replace(self, aside_fd: int, temporary: str, path: str, *, link: bool) -> None:
+        fd, name = self.directories.at(path)
+        kept = os.fstat(fd).st_mtime_ns
+        if link:
+            linked = f"{temporary}.link"
+            os.link(
+                temporary, linked, src_dir_fd=aside_fd, dst_dir_fd=aside_fd, follow_symlinks=False
+            )
+            temporary = linked
+        os.rename(temporary, name, src_dir_fd=aside_fd, dst_dir_fd=fd)
+        os.utime(fd, ns=(kept, kept))
+
+
+class FarmTree(FarmView, NativeTree):
+    """A layer or container of the farm.
+
+    Its ``path`` is None: a process writing there would write into every tree that shares the inode.
+    """
+
+    def make_private(self, found: Found, *, keep_data: bool = True) -> Found:
+        links = found.record.links if found.record is not None else 1
+        if found.status.st_nlink <= links:
+            return found
+        return self.detach(found, keep_data=keep_data)
+
+    def link(self, existing: str, path: str) -> None:
+        try:
+            super().link(existing, path)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            self.detach(self.find(existing))
+            super().link(existing, path)
