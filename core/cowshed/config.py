@@ -257,7 +257,7 @@ def _override(values: dict[str, Any], sources: dict[str, str], dotted: str, valu
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
-        old = merged.get(name)
+        old: object = merged.get(name)
         both = isinstance(value, dict) and isinstance(old, dict)
-        merged[name] = _merged(_table(old), _table(value)) if both else value
+        merged[name] = _merged(_table(old), _table(cast(object, value))) if both else value
     return merged

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import attrs
 
@@ -140,6 +140,7 @@ class Importer:
 
             progress(0)
             read = _LayerReader(shed, layer, progress)
+            stack.callback(read.close)
             record = self.store(lease, read.open, chain, parent, layer.diff_id or "", read.verify)
             self.bytes_read += read.count
         self._tell("done", layer, index, count, read=read.count, size=record.size)
@@ -342,30 +343,68 @@ class _LayerReader:
         self._shed = shed
         self._layer = layer
         self._progress = progress
+        self._close = ExitStack()
         self.count = 0
 
     def open(self) -> BinaryIO:
+        """Open the uncompressed tar; ``verify`` or ``close`` ends it."""
         from .archive import HashingReader, decompressor
 
         layer = self._layer
-        keep: BlobWriter | None = None
+        source = self._close.enter_context(layer.open())
+        self._keep: BlobWriter | None = None
         if layer.descriptor is not None and self._shed.config["keep_blobs"]:
-            keep = self._shed.blobs.writer(layer.descriptor)
-        self._raw = HashingReader(layer.open(), progress=self._progress, copy_to=keep)
-        return decompressor(self._raw, layer.compression)
+            self._keep = self._close.enter_context(self._shed.blobs.writer(layer.descriptor))
+            self._keep.restart()
+        watched = cast(BinaryIO, _Watched(source, self._progress, self._keep))
+        self._raw = HashingReader(watched)
+        return decompressor(cast(BinaryIO, self._raw), layer.compression, limits=self._shed.limits)
 
     def verify(self) -> None:
-        """Compare the raw blob, to its last byte, with its descriptor."""
+        """Compare the raw blob, to its last byte, with its descriptor.
+
+        Raises:
+            DigestMismatchError: it isn't what was promised.
+        """
         self._raw.drain()
-        self.count = self._raw.count
+        self.count = self._raw.size
         descriptor = self._layer.descriptor
         if descriptor is not None:
-            if self._raw.count != descriptor.size:
+            if self.count != descriptor.size:
                 raise DigestMismatchError(
-                    f"layer {descriptor.digest}: size",
-                    f"{descriptor.size} bytes",
-                    f"{self._raw.count} bytes",
+                    f"size of layer {descriptor.digest}",
+                    f"{descriptor.size:,} bytes",
+                    f"{self.count:,} bytes",
                 )
-            if self._raw.digest() != descriptor.digest:
-                raise DigestMismatchError("layer", descriptor.digest, self._raw.digest())
-        self._raw.close()
+            if self._raw.digest != descriptor.digest:
+                raise DigestMismatchError("layer", descriptor.digest, self._raw.digest)
+        if self._keep is not None:
+            self._keep.commit()
+
+    def close(self) -> None:
+        """Let go of the source. Closing twice is fine."""
+        self._close.close()
+
+
+class _Watched:
+    """A source as it is read: its progress told some ten times a second, its bytes kept."""
+
+    def __init__(
+        self, source: BinaryIO, progress: Callable[[int], None], keep: BlobWriter | None
+    ) -> None:
+        self._source = source
+        self._progress = progress
+        self._keep = keep
+        self._count = 0
+        self._told = 0.0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._count += len(data)
+        if self._keep is not None and data:
+            self._keep.write(data)
+        now = time.monotonic()
+        if now - self._told > 0.1:
+            self._told = now
+            self._progress(self._count)
+        return data
