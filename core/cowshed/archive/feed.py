@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import queue
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import ArchiveError
+from .inflate import crc32
 
 if TYPE_CHECKING:
     from hashlib import _Hash  # pyright: ignore[reportPrivateUsage] — a type that has no public name
@@ -81,7 +81,7 @@ class Feed:
     def __init__(self, chunks: Iterator[bytes], on_chunk: Callable[[int], None]) -> None:
         self._chunks = chunks
         self._on_chunk = on_chunk
-        self._chunk = b""
+        self._chunk: bytes = b""
         self._at = 0
         self._before = 0
 
@@ -150,7 +150,7 @@ class Payload(io.BufferedIOBase):
         if len(data) < size:
             raise truncated(self._where)
         self._left = left - size
-        self._checksum = zlib.crc32(data, self._checksum)
+        self._checksum = crc32(data, self._checksum)
         return data
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -195,7 +195,7 @@ class SparsePayload(Payload):
             data = self._feed.take_some(min(size, length - self._done))
             if not data:
                 raise truncated(self._where)
-            self._checksum = zlib.crc32(data, self._checksum)
+            self._checksum = crc32(data, self._checksum)
             self._done += len(data)
         self._left -= len(data)
         return data

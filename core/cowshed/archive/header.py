@@ -8,6 +8,7 @@ an image must unpack to the same tree everywhere (CVE-2025-62518 shows what come
 
 from __future__ import annotations
 
+import functools
 import struct
 
 from ..errors import ArchiveError
@@ -65,6 +66,8 @@ def read_number(field: bytes) -> int:
 
     ``int(field, 8)`` alone would take signs, underscores and ``0o``.
     """
+    if field[-1] in b" \0" and (digits := field[:-1]).isdigit():  # what nearly all writers write
+        return int(digits, 8)
     first = field[0]
     if first & 0x80:
         bits = 8 * len(field) - 1
@@ -84,6 +87,10 @@ def read_number(field: bytes) -> int:
     return int(digits, 8)
 
 
+#: Modes and owners repeat: remembering them saves a tenth of the time to read a header.
+_read_repeated = functools.lru_cache(1024)(read_number)
+
+
 def read_header(block: bytes, offset: int) -> Header:
     """Take one block apart after checking its checksum.
 
@@ -97,9 +104,9 @@ def read_header(block: bytes, offset: int) -> Header:
         expected = read_number(checksum)
         if expected != sum(block) - sum(checksum) + 8 * 0x20:
             _check_signed(block, checksum, expected)
-        header.mode = read_number(mode)
-        header.uid = read_number(uid)
-        header.gid = read_number(gid)
+        header.mode = _read_repeated(mode)
+        header.uid = _read_repeated(uid)
+        header.gid = _read_repeated(gid)
         header.size = read_number(size)
         header.mtime = read_number(mtime)
         if flag in b"34":

@@ -24,6 +24,8 @@ _INT64 = 2**63
 def read_records(data: bytes, offset: int) -> dict[bytes, bytes]:
     """Read the content of an extended header; an empty value leaves the ustar field in force.
 
+    An empty extended attribute is one, though: GNU tar writes them so.
+
     Raises:
         ArchiveError: a length doesn't fit, or a record isn't one.
     """
@@ -40,11 +42,11 @@ def read_records(data: bytes, offset: int) -> dict[bytes, bytes]:
             raise damaged("a malformed extended header", offset + at)
         key = data[space + 1 : equals]
         value = data[equals + 1 : end - 1]
-        if key == _SPARSE_OFFSET or key == _SPARSE_LENGTH:
+        if key in (_SPARSE_OFFSET, _SPARSE_LENGTH):
             if (len(runs) % 2 == 0) != (key == _SPARSE_OFFSET) or not value.isdigit():
                 raise damaged("a malformed sparse map", offset + at)
             runs.append(value)
-        elif value:
+        elif value or key.startswith(XATTR):
             if b"\0" in value and not key.startswith(XATTR):
                 raise damaged(f"a NUL byte in {key.decode(errors='replace')!r}", offset + at)
             records[key] = value

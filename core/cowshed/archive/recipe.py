@@ -20,7 +20,6 @@ import hashlib
 import shutil
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
@@ -30,6 +29,7 @@ from ..entry import Kind
 from ..errors import ArchiveError, CorruptError, FormatTooNewError
 from ..tree import Tree
 from .feed import CHUNK, Feed, Run
+from .inflate import crc32
 
 MAGIC = b"cowshed recipe 1\n"
 _BLOCK = struct.Struct("<cQQQ")
@@ -280,7 +280,7 @@ def _contents(recipe: _Recipe, payload: _Payload, tree: Tree) -> Iterator[bytes]
                 data = file.read(min(length, CHUNK))
                 if not data:
                     raise CorruptError(payload.path, "the layer's file is too short")
-                checksum = zlib.crc32(data, checksum)
+                checksum = crc32(data, checksum)
                 length -= len(data)
                 yield data
             if checksum != expected:

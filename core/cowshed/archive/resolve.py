@@ -185,7 +185,7 @@ class View:
         directory.children[name] = node
 
     def put_directory(self, directory: Directory, name: str, path: str) -> None:
-        """Note that this layer has a directory at ``path``; over a directory it keeps its content."""
+        """Note that this layer has a directory at ``path``; one over another keeps its content."""
         old = directory.children.get(name, _UNKNOWN)
         if isinstance(old, Directory):
             old.own = True

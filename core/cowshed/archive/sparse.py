@@ -25,7 +25,7 @@ def is_sparse(pax: dict[bytes, bytes]) -> bool:
 
 
 def read_old(header: Header, take: TakeBlock, limit: int, offset: int) -> tuple[int, list[Run]]:
-    """Read type ``S``: four runs in the header, 21 in each extension block. Returns (size, runs)."""
+    """Read type ``S``: four runs in the header, 21 in each extension block; (size, runs)."""
     block = header.block
     runs: list[Run] = []
     try:
