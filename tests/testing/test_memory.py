@@ -10,6 +10,7 @@ from cowshed.testing import DriverConformance, MemoryDriver
 
 class TestMemory(DriverConformance):
     processes = False
+    on_disk = False
 
     def open_driver(self, root: Path) -> Driver:
         return MemoryDriver(root)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from .changes import ChangeConformance
 from .containers import ContainerConformance
 from .files import FileConformance
+from .histories import HistoryConformance
 from .isolation import IsolationConformance
 from .layers import LayerConformance
+from .limits import LimitConformance
 from .metadata import MetadataConformance
 
 
@@ -17,5 +19,7 @@ class DriverConformance(
     ChangeConformance,
     FileConformance,
     MetadataConformance,
+    LimitConformance,
+    HistoryConformance,
 ):
     """Inherit, implement ``open_driver``, set ``spec``; every test names the promise it checks."""
