@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .changes import ChangeConformance
+from .concurrency import ConcurrencyConformance
 from .containers import ContainerConformance
 from .files import FileConformance
 from .histories import HistoryConformance
@@ -19,6 +20,7 @@ class DriverConformance(
     ChangeConformance,
     FileConformance,
     MetadataConformance,
+    ConcurrencyConformance,
     LimitConformance,
     HistoryConformance,
 ):

@@ -1,0 +1,352 @@
+"""Concurrency: several driver objects, threads and processes on one store, and sudden death.
+
+Processes are spawned, so the test class must be importable: defined at the top of its module.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from ..driver import Driver, Held
+from ..errors import InUseError, NotFoundError
+from .files import pattern
+from .kit import Kit, Store, key
+from .oracle import (
+    Picture,
+    Thing,
+    assert_same,
+    directory,
+    file,
+    hardlink,
+    look_at,
+    sketch,
+    whiteout,
+)
+
+#: Patience with another process; generous, because a busy machine isn't a broken promise.
+PATIENCE = 60.0
+
+
+def sample(number: int) -> list[Thing]:
+    """Return the things of one layer; every number's differ."""
+    return [
+        directory(""),
+        directory("d", mode=0o700 + number % 8),
+        *(file(f"d/f{n}", pattern(2000 + n, number * 10 + n), uid=number) for n in range(5)),
+        file("big", pattern(400_000, number)),
+        hardlink("again", "d/f0"),
+        file("d/f1", b"replaced"),
+        whiteout("d/f2"),
+    ]
+
+
+def seal(driver: Driver, id: str, parent: str | None, things: list[Thing]) -> None:
+    """Seal one layer."""
+    with driver.stage(parent) as stage:
+        for thing in things:
+            stage.add(thing.entry, thing.content())
+        stage.seal(id)
+
+
+# -- what other processes do: at the top of the module, so that they can import it ---------------
+
+
+def _seal_and_prepare(kit: Kit, root: Path, start: Connection, number: int) -> None:
+    with kit.open_driver(root) as driver:
+        start.send("ready")
+        start.recv()
+        for turn in range(4):
+            seal(driver, key(f"common{turn}"), key("base"), sample(turn))
+            seal(driver, key(f"own{number}-{turn}"), key("base"), sample(turn + 50))
+            driver.prepare(key(f"c{number}-{turn}"), key(f"common{turn}"))
+            with driver.tree(key(f"c{number}-{turn}"), writable=True) as tree:
+                tree.write_bytes("d/f3", f"{number}".encode())
+        driver.remove(key(f"own{number}-0"))
+        driver.remove(key(f"c{number}-0"))
+
+
+def _stage_and_wait(kit: Kit, root: Path, start: Connection, number: int) -> None:
+    driver = kit.open_driver(root)
+    stage = driver.stage(None)
+    made = file("half", pattern(4 << 20))
+    stage.add(made.entry, made.content())
+    tree = driver.tree(key("container"), writable=True)
+    tree.write_bytes("half", pattern(100_000))
+    start.send("ready")
+    time.sleep(PATIENCE)
+
+
+def _work_until_killed(kit: Kit, root: Path, start: Connection, number: int) -> None:
+    driver = kit.open_driver(root)
+    start.send("ready")
+    for turn in range(10_000):
+        name = f"kill{number}-{turn}"
+        seal(driver, key(name), key("base"), sample(number))
+        driver.prepare(key(f"{name}c"), key(name))
+        with driver.tree(key(f"{name}c"), writable=True) as tree:
+            tree.write_bytes("d/f3", b"written")
+            tree.unlink("big")
+        if turn % 2:
+            driver.remove(key(f"{name}c"))
+            driver.remove(key(name))
+
+
+def _read_and_report(kit: Kit, root: Path, start: Connection, number: int) -> None:
+    with kit.open_driver(root) as driver:
+        start.send("ready")
+        seen = 0
+        while not start.poll():
+            assert_same(sketch(sample(number)), look_at(driver, key("base")), "readers see all")
+            seen += 1
+        start.send(seen)
+
+
+class ConcurrencyConformance(Kit):
+    """Several may use one store at once, each through a ``Driver`` of its own."""
+
+    @contextmanager
+    def process(
+        self,
+        root: Path,
+        work: Callable[[Kit, Path, Connection, int], None],
+        number: int = 0,
+    ) -> Generator[tuple[BaseProcess, Connection]]:
+        """Run ``work`` in a process of its own, which has sent "ready"."""
+        if not self.processes:
+            pytest.skip("the store lives in one process")
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=work, args=(type(self)(), root, there, number))
+        process.start()
+        there.close()
+        try:
+            assert here.poll(PATIENCE), "the other process doesn't start"
+            assert here.recv() == "ready"
+            yield process, here
+        finally:
+            process.kill()
+            process.join()
+            here.close()
+
+    # -- several driver objects -----------------------------------------------------------------
+
+    def test_another_driver_object_sees_everything(self, store: Store) -> None:
+        other = store.another()
+        base = store.layer("base", *sample(1))
+        child = store.container("child", base)
+        assert {item.id for item in other.items()} == {base, child}
+        assert_same(store.layers[base], look_at(other, base), "another driver sees layers")
+        with other.tree(child, writable=True) as tree:
+            tree.write_bytes("d/new", b"by the other")
+        with store.driver.tree(child) as tree:
+            assert tree.read_bytes("d/new") == b"by the other", "another driver's writes are seen"
+        other.remove(child)
+        with pytest.raises(NotFoundError):
+            store.driver.tree(child)
+        other.close()
+        store.assert_layers("closing one driver leaves the others alone")
+
+    def test_two_may_stage_the_same_layer(self, store: Store) -> None:
+        other = store.another()
+        stages = [store.driver.stage(None), other.stage(None)]
+        for one, two in zip(sample(1), sample(1), strict=True):
+            stages[0].add(one.entry, one.content())
+            stages[1].add(two.entry, two.content())
+        for stage in stages:
+            stage.seal(key("layer"))
+            stage.discard()
+        assert store.held() == {key("layer"): (Held.LAYER, None)}
+        assert_same(sketch(sample(1)), store.look(key("layer")), "two importers may race")
+
+    def test_recover_leaves_live_stages_and_trees_alone(self, store: Store) -> None:
+        base = store.layer("base", *sample(1))
+        child = store.container("child", base)
+        with store.driver.stage(base) as stage, store.write(child) as tree:
+            for thing in sample(2)[:4]:
+                stage.add(thing.entry, thing.content())
+            tree.write_bytes("before", b"1")
+            other = store.another()
+            other.recover()
+            store.driver.recover()
+            other.recover()
+            for thing in sample(2)[4:]:
+                stage.add(thing.entry, thing.content())
+            tree.write_bytes("after", b"2")
+            stage.seal(key("sealed"))
+        expected = sketch(sample(2), store.layers[base])
+        assert_same(expected, store.look(key("sealed")), "recover leaves live stages alone")
+        with store.driver.tree(child) as tree:
+            assert tree.read_bytes("before") + tree.read_bytes("after") == b"12"
+        store.assert_layers("recover leaves layers alone")
+
+    def test_recover_is_idempotent(self, store: Store) -> None:
+        base = store.layer("base", *sample(1))
+        child = store.container("child", base)
+        with store.write(child) as tree:
+            tree.unlink("big")
+        before, held = store.look(child), store.held()
+        for _ in range(2):
+            store.driver.recover()
+            assert store.held() == held, "recover leaves what is published"
+            assert_same(before, store.look(child), "recover leaves containers alone")
+            store.assert_layers("recover leaves layers alone")
+        store.reopen()
+        store.driver.recover()
+        assert_same(before, store.look(child), "recover leaves containers alone")
+
+    def test_a_parent_that_goes_away_under_a_stage_leaves_no_orphan(self, store: Store) -> None:
+        base = store.layer("base", *sample(1))
+        with store.driver.stage(base) as stage:
+            stage.add(directory("new").entry)
+            refused = False
+            try:
+                store.another().remove(base)
+            except InUseError:
+                refused = True
+            try:
+                stage.seal(key("child"))
+            except NotFoundError:
+                assert not refused, "either the removal is refused or the seal"
+        held = store.held()
+        assert all(parent is None or parent in held for _, parent in held.values()), held
+        store.driver.recover()
+        for id in held:
+            store.look(id)
+
+    def test_threads_with_a_driver_each_dont_disturb_each_other(self, store: Store) -> None:
+        base = store.layer("base", *sample(1))
+        problems: list[BaseException] = []
+
+        def work(number: int, driver: Driver) -> None:
+            try:
+                for turn in range(5):
+                    seal(driver, key(f"common{turn}"), base, sample(turn))
+                    seal(driver, key(f"own{number}-{turn}"), base, sample(number))
+                    container = key(f"c{number}-{turn}")
+                    driver.prepare(container, key(f"common{turn}"))
+                    with driver.tree(container, writable=True) as tree:
+                        tree.write_bytes("d/f3", b"mine")
+                    if turn % 2:
+                        driver.remove(container)
+                        driver.remove(key(f"own{number}-{turn}"))
+            except BaseException as error:
+                problems.append(error)
+
+        threads = [
+            threading.Thread(target=work, args=(number, store.another())) for number in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert not problems, problems
+        expected = {base, *(key(f"common{turn}") for turn in range(5))}
+        expected |= {key(f"{n}{k}-{t}") for n in ("own", "c") for k in range(3) for t in (0, 2, 4)}
+        assert set(store.held()) == expected
+        for turn in range(5):
+            picture = sketch(sample(turn), store.layers[base])
+            assert_same(picture, store.look(key(f"common{turn}")), "threads don't disturb others")
+        store.assert_layers()
+
+    # -- several processes ----------------------------------------------------------------------
+
+    def test_two_processes_seal_the_same_layers_at_once(self, store: Store) -> None:
+        base = store.layer("base", *sample(9))
+        with (
+            self.process(store.root, _seal_and_prepare, 1) as (one, first),
+            self.process(store.root, _seal_and_prepare, 2) as (two, second),
+        ):
+            first.send("go")
+            second.send("go")
+            for process in (one, two):
+                process.join(PATIENCE)
+                assert process.exitcode == 0, "two processes may seal the same layers at once"
+        expected = {base, *(key(f"common{turn}") for turn in range(4))}
+        expected |= {key(f"{n}{k}-{t}") for n in ("own", "c") for k in (1, 2) for t in (1, 2, 3)}
+        assert set(store.held()) == expected
+        for turn in range(4):
+            picture = sketch(sample(turn), store.layers[base])
+            assert_same(picture, store.look(key(f"common{turn}")), "a race leaves whole layers")
+        with store.driver.tree(key("c2-3")) as tree:
+            assert tree.read_bytes("d/f3") == b"2", "containers of two processes are apart"
+        store.assert_layers()
+
+    def test_a_reader_isnt_disturbed_by_a_writer(self, store: Store) -> None:
+        base = store.layer("base", *sample(7))
+        with self.process(store.root, _read_and_report, 7) as (process, reader):
+            for turn in range(6):
+                id = store.layer(f"turn{turn}", *sample(turn), on=base)
+                child = store.container(f"child{turn}", id)
+                with store.write(child) as tree:
+                    tree.remove_tree("d")
+                store.driver.remove(child)
+                store.driver.remove(id)
+                del store.layers[id]
+                store.driver.collect()
+            reader.send("stop")
+            assert reader.poll(PATIENCE), "readers don't wait for writers"
+            assert reader.recv() > 0
+            process.join(PATIENCE)
+            assert process.exitcode == 0
+        store.assert_layers()
+
+    def test_what_a_killed_process_staged_is_swept(self, store: Store) -> None:
+        store.container("container")
+        store.driver.recover()
+        before = store.driver.disk_usage()
+        with self.process(store.root, _stage_and_wait) as (process, _):
+            store.driver.recover()
+            process.kill()
+            process.join()
+        store.driver.recover()
+        store.driver.recover()
+        store.driver.collect()
+        assert set(store.held()) == {key("container")}, "a killed stage stays invisible"
+        assert store.driver.disk_usage() - before < 1 << 20, "recover sweeps a killed stage"
+        store.look(key("container"))
+        with store.write(key("container")) as tree:
+            tree.write_bytes("alive", b"yes")
+        store.layer("layer", *sample(3))
+        store.assert_layers("the store works after a kill")
+
+    def test_a_kill_at_any_moment_leaves_whole_things(self, store: Store) -> None:
+        base = store.layer("base", *sample(9))
+        for number in range(4):
+            with self.process(store.root, _work_until_killed, number) as (process, _):
+                time.sleep(0.05 + 0.07 * number)
+                assert process.pid is not None
+                process.kill()
+                process.join()
+                assert process.exitcode == -signal.SIGKILL, "the other process failed by itself"
+            if number % 2:
+                store.reopen()
+            store.driver.recover()
+            whole = sketch(sample(number), store.layers[base])
+            self._assert_whole(store, f"kill{number}-", whole)
+        store.assert_layers()
+
+    def _assert_whole(self, store: Store, prefix: str, whole: Picture) -> None:
+        names = {key(f"{prefix}{turn}{c}"): c for turn in range(10_000) for c in ("", "c")}
+        held = store.held()
+        for id, (kind, parent) in held.items():
+            assert parent is None or parent in held, "no kill leaves an orphan"
+            if names.get(id) == "":
+                assert_same(whole, store.look(id), "a kill leaves whole layers or none")
+            elif kind is Held.CONTAINER:
+                store.look(id)
+                list(store.driver.changes(id))
+            assert list(store.driver.verify(id, deep=True)) == [], "a kill leaves a sound store"
+        for id in [id for id in held if names.get(id) == "c"]:
+            store.driver.remove(id)
+        for id in [id for id in held if names.get(id) == ""]:
+            store.driver.remove(id)
