@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import lmdb
 
 from .errors import CorruptError, NoSpaceError, ReadOnlyError, StoreError
@@ -175,7 +174,7 @@ class Transaction:
         record = self.layer(driver, chain)
         if record is None:
             raise CorruptError(f"layer {chain[:12]}", f"missing in driver {driver}")
-        record = attrs.evolve(record, references=record.references + count)
+        record = record._replace(references=record.references + count)
         self._put(b"layers", _layer_key(driver, chain), record.encode())
 
     def release_layer(self, driver: str, chain: str, count: int = 1) -> list[LayerRecord]:
@@ -186,7 +185,7 @@ class Transaction:
             if record is None:
                 break
             if record.references > count:
-                record = attrs.evolve(record, references=record.references - count)
+                record = record._replace(references=record.references - count)
                 self._put(b"layers", _layer_key(driver, chain), record.encode())
                 break
             self._delete(b"layers", _layer_key(driver, chain))
@@ -243,12 +242,12 @@ class Transaction:
         self._delete(b"container_names", _name_key(record.name))
         self._put(b"container_names", _name_key(name), bytes.fromhex(record.id))
         number = self._driver_number(record.driver)
-        renamed = attrs.evolve(record, name=name)
+        renamed = record._replace(name=name)
         self._put(b"containers", bytes.fromhex(record.id), renamed.encode(number))
 
     def move_container(self, record: ContainerRecord, driver: str) -> list[LayerRecord]:
         """Let a container live in another driver; return the layers the old one can drop."""
-        moved = attrs.evolve(record, driver=driver)
+        moved = record._replace(driver=driver)
         number = self._driver_number(driver)
         self._put(b"containers", bytes.fromhex(record.id), moved.encode(number))
         self.doom(record.driver, record.id)

@@ -24,9 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .errors import ConfigError, nearest
 
@@ -76,8 +74,7 @@ def _tables(value: object) -> dict[str, dict[str, Any]]:
     return {name: _table(content) for name, content in _table(value).items()}
 
 
-@attrs.frozen
-class Setting:
+class Setting(NamedTuple):
     """One setting: how it is read, and what it is when nobody says anything."""
 
     read: Callable[[object], Any]
@@ -107,13 +104,13 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
-@attrs.frozen
 class Config:
     """Effective settings and where each comes from. Read one as an item: ``config["driver"]``."""
 
-    values: Mapping[str, Any]
-    #: Setting → ``default``, the file's path, the variable's name or ``argument``.
-    sources: Mapping[str, str]
+    def __init__(self, values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+        self.values = values
+        #: Setting → ``default``, the file's path, the variable's name or ``argument``.
+        self.sources = sources
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -191,6 +188,8 @@ def limits_from(config: Config) -> Limits:
     Raises:
         ConfigError: a limit that doesn't exist or isn't a positive whole number.
     """
+    import attrs
+
     from .archive import Limits
 
     values: dict[str, Any] = config["limits"]
@@ -257,7 +256,8 @@ def _override(values: dict[str, Any], sources: dict[str, str], dotted: str, valu
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
-        old: object = merged.get(name)
-        both = isinstance(value, dict) and isinstance(old, dict)
-        merged[name] = _merged(_table(old), _table(cast(object, value))) if both else value
+        old = merged.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            value = _merged(cast("dict[str, Any]", old), cast("dict[str, Any]", value))
+        merged[name] = value
     return merged

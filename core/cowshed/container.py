@@ -7,19 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-import attrs
-
-from .driver import Capability, Usage
-from .entry import Change
 from .errors import AmbiguousError, ConflictError, InUseError, NotFoundError, UsageError
-from .lease import Lease
-from .locking import Lock
 from .names import SCRATCH, container_name, is_id_prefix, made_up_name, new_id
 from .records import ContainerRecord, ImageRecord, LayerRecord
 
 if TYPE_CHECKING:
     from .catalog import Transaction
+    from .driver import Usage
+    from .entry import Change
     from .image import Image
+    from .locking import Lock
     from .shed import Shed
     from .tree import Tree
 
@@ -87,11 +84,24 @@ class Container:
         )
 
     def diff(self) -> list[Change]:
-        """Return what changed since it was made, exactly, in path order."""
+        """Return what changed since it was made, exactly, in path order.
+
+        The root is listed where its mode, owner or xattrs changed; that its time did, because
+        something was made in it, goes without saying, as with Docker.
+        """
         return self._shed.run("diff", {"container": self.id}, lambda: list(self._changes()))
 
     def _changes(self) -> Iterator[Change]:
-        return self._shed.driver(self.driver).changes(self.id)
+        import attrs
+
+        driver = self._shed.driver(self.driver)
+        for change in driver.changes(self.id):
+            if not change.path and self.record.chain:
+                with driver.tree(self.record.chain) as below:
+                    before = attrs.evolve(below.stat(""), mtime_ns=change.entry.mtime_ns)
+                if before == change.entry:
+                    continue
+            yield change
 
     def usage(self) -> Usage:
         """Say what its read-write layer costs (``exclusive``) and holds (``apparent``)."""
@@ -151,7 +161,7 @@ class Container:
                     raise NotFoundError("container", self.name)
                 _require_free(transaction, name)
                 transaction.rename_container(record, name)
-            self.record = attrs.evolve(self.record, name=name)
+            self.record = self.record._replace(name=name)
 
         self._shed.run("rename", {"container": self.id, "name": name}, run)
 
@@ -302,6 +312,9 @@ def _make(
     check: Callable[[Transaction], None] = lambda _: None,
 ) -> list[ContainerRecord]:
     """Make containers in a driver and tell the catalog, in that order; both or neither."""
+    from .driver import Capability
+    from .lease import Lease
+
     ids = [new_id() for _ in range(count)]
     if image is not None:
         chain = image.chain or ""

@@ -294,7 +294,7 @@ def add_image(
                 added_ns=time.time_ns(),
             )
         if driver not in record.drivers:
-            record = attrs.evolve(record, drivers=(*record.drivers, driver))
+            record = record._replace(drivers=(*record.drivers, driver))
             if record.chain:
                 transaction.hold_layer(driver, record.chain)
         transaction.put_image(record)

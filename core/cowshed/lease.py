@@ -12,8 +12,6 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
-import attrs
-
 from .catalog import Catalog, Transaction
 from .locking import Lock, LockFile
 from .records import LayerRecord, LeaseRecord
@@ -33,13 +31,13 @@ class Lease:
     def hold_layer(self, transaction: Transaction, driver: str, chain: str) -> None:
         """Take a reference on a layer, inside the caller's transaction."""
         transaction.hold_layer(driver, chain)
-        self._record = attrs.evolve(self._record, layers=(*self._record.layers, (driver, chain)))
+        self._record = self._record._replace(layers=(*self._record.layers, (driver, chain)))
         self._write(transaction)
 
     def own_containers(self, transaction: Transaction, driver: str, ids: list[str]) -> None:
         """Note containers that are being made."""
         containers = tuple((driver, id) for id in ids)
-        self._record = attrs.evolve(self._record, containers=self._record.containers + containers)
+        self._record = self._record._replace(containers=self._record.containers + containers)
         self._write(transaction)
 
     def _write(self, transaction: Transaction) -> None:

@@ -78,7 +78,7 @@ def unpack_in(shed: Shed, image: ImageRecord, driver: str, *, leave_others: bool
                     for other in others:
                         gone += transaction.release_layer(other, current.chain)
                 drivers = (driver,) if leave_others else (*others, driver)
-                transaction.put_image(attrs.evolve(current, drivers=drivers))
+                transaction.put_image(current._replace(drivers=drivers))
                 lease.finish(transaction)
     finally:
         shed.drop_layers([*gone, *lease.gone])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 from collections.abc import Callable
 
@@ -79,6 +78,8 @@ def new_id() -> str:
 
 def made_up_name(taken: Callable[[str], bool]) -> str:
     """Return a name such as ``calm_hopper`` that isn't taken."""
+    import random  # 5 ms
+
     name = f"{random.choice(_LEFT)}_{random.choice(_RIGHT)}"
     while taken(name):
         # Four hex digits on top of some 7,000 pairs: 10,000 containers find theirs at once.

@@ -3,6 +3,9 @@
 A plugin that fails to import is remembered with its reason and named wherever plugins are listed;
 it takes nothing else down. Two plugins that claim one driver, transport or command name are told
 apart by an error that names both, raised when that name is used.
+
+Plugins are imported when a hook that they implement is called first: ``cowshed ps`` calls none and
+needs neither them nor pluggy.
 """
 
 from __future__ import annotations
@@ -11,23 +14,20 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
-import attrs
-import pluggy
-
-from . import default_hooks, hookspecs
 from .errors import NotFoundError, PluginError, VetoError
+from .installed import InstalledPlugin, installed_plugins, remember
 
 if TYPE_CHECKING:
+    import pluggy
+
     from .config import Config
     from .driver import DriverSpec
     from .shed import Shed
     from .transport import TransportSpec
 
 Result = TypeVar("Result")
-
-ENTRY_POINT_GROUP = "cowshed"
 
 
 class _Named(Protocol):
@@ -38,8 +38,7 @@ class _Named(Protocol):
 Spec = TypeVar("Spec", bound=_Named)
 
 
-@attrs.frozen
-class PluginInfo:
+class PluginInfo(NamedTuple):
     """One plugin as ``cowshed plugins`` shows it."""
 
     name: str
@@ -55,59 +54,111 @@ class Plugins:
     """All plugins of one shed, and the calls the core makes to them."""
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager("cowshed")
-        self._manager.add_hookspecs(hookspecs)
-        self._manager.register(default_hooks, "default")
-        if os.environ.get("COWSHED_TRACE_HOOKS"):
-            self._manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
-            self._manager.enable_tracing()
-        self.infos: list[PluginInfo] = []
+        self._made: pluggy.PluginManager | None = None
+        self._infos: list[PluginInfo] = []
+        #: Found but not imported yet, with their origin.
+        self._waiting: list[tuple[InstalledPlugin, str]] = []
+        self._installed: list[InstalledPlugin] = []
+        self._objects: dict[str, object] = {}
         self._drivers: _Registry[DriverSpec] | None = None
         self._transports: _Registry[TransportSpec] | None = None
 
     # -- loading ------------------------------------------------------------------------------
 
     def load(self, config: Config) -> None:
-        """Load the plugins of all installed distributions, then those the configuration names."""
+        """Take in the plugins of all installed distributions, then those the configuration names.
+
+        Raises nothing for a plugin that can't be imported; ``infos`` says why it can't.
+        """
         disabled = set(config["disabled_plugins"])
-        for name, value in _entry_points():
-            if name not in disabled:
-                self._load_one(name, "entry point", value)
-        for module in config["plugins"]:
-            if module not in disabled:
-                self._load_one(module, "configuration", module)
+        self._installed, remembered = installed_plugins()
+        found = [(plugin, "entry point") for plugin in self._installed]
+        found += [(InstalledPlugin(name, name), "configuration") for name in config["plugins"]]
+        self._waiting += [
+            (plugin, origin) for plugin, origin in found if plugin.name not in disabled
+        ]
+        if not (remembered or disabled):
+            self._load_waiting()
+            self._remember()
 
     def register(self, plugin: object, name: str) -> None:
         """Add a plugin object directly, for programs that embed Cowshed and for tests."""
         self._register(plugin, name, "argument", type(plugin).__name__)
+
+    @property
+    def infos(self) -> list[PluginInfo]:
+        """All plugins, each imported to see whether it can be."""
+        self._load_waiting()
+        return self._infos
+
+    def _remember(self) -> None:
+        hooks = {info.name: info.hooks for info in self._infos if not info.failure}
+        remember(
+            [plugin._replace(hooks=hooks.get(plugin.name)) for plugin in self._installed],
+            {name: plugin for name, plugin in self._objects.items() if name in hooks},
+        )
+
+    def _implemented(self, hook: str) -> bool:
+        """Import the plugins that implement ``hook``; say whether there are any."""
+        self._load_waiting(hook)
+        return self._made is not None and bool(getattr(self._made.hook, hook).get_hookimpls())
+
+    def _load_waiting(self, hook: str | None = None) -> None:
+        waiting, self._waiting = self._waiting, []
+        for plugin, origin in waiting:
+            if hook is None or plugin.hooks is None or hook in plugin.hooks:
+                self._load_one(plugin.name, origin, plugin.value)
+            else:
+                self._waiting.append((plugin, origin))
+
+    @property
+    def _manager(self) -> pluggy.PluginManager:
+        if self._made is None:
+            import pluggy  # 10 ms
+
+            from . import default_hooks, hookspecs
+
+            self._made = pluggy.PluginManager("cowshed")
+            self._made.add_hookspecs(hookspecs)
+            self._made.register(default_hooks, "default")
+            if os.environ.get("COWSHED_TRACE_HOOKS"):
+                self._made.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
+                self._made.enable_tracing()
+        return self._made
 
     def _load_one(self, name: str, origin: str, value: str) -> None:
         try:
             plugin = load_object(value)
         except Exception as error:  # whatever a stranger's module raises while it is imported
             reason = f"failed to import: {type(error).__name__}: {error}"
-            self.infos.append(PluginInfo(name, origin, value, failure=reason.splitlines()[0]))
+            self._infos.append(PluginInfo(name, origin, value, failure=reason.splitlines()[0]))
             return
         self._register(plugin, name, origin, value)
 
     def _register(self, plugin: object, name: str, origin: str, module: str) -> None:
+        from pluggy import PluginValidationError
+
+        manager = self._manager
         try:
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
-        except (ValueError, pluggy.PluginValidationError) as error:
-            if self._manager.has_plugin(name) and self._manager.get_plugin(name) is plugin:
-                self._manager.unregister(plugin)
+            manager.register(plugin, name)
+            manager.check_pending()
+        except (ValueError, PluginValidationError) as error:
+            if manager.has_plugin(name) and manager.get_plugin(name) is plugin:
+                manager.unregister(plugin)
             reason = " ".join(f"failed to register: {error}".split())
-            self.infos.append(PluginInfo(name, origin, module, failure=reason))
+            self._infos.append(PluginInfo(name, origin, module, failure=reason))
             return
-        callers = self._manager.get_hookcallers(plugin) or []
+        callers = manager.get_hookcallers(plugin) or []
         hooks = tuple(sorted(caller.name for caller in callers))
-        self.infos.append(PluginInfo(name, origin, module, hooks=hooks))
+        self._infos.append(PluginInfo(name, origin, module, hooks=hooks))
+        self._objects[name] = plugin
         self._drivers = self._transports = None
 
     # -- registers ----------------------------------------------------------------------------
 
     def _collected(self, hook: str) -> Iterable[tuple[str, Any]]:
+        if not self._implemented(hook):
+            return
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             plugin = implementation.plugin_name
             try:
@@ -116,9 +167,8 @@ class Plugins:
                 self._note_failure(plugin, f"{hook} raised {type(error).__name__}: {error}")
 
     def _note_failure(self, plugin: str, reason: str) -> None:
-        self.infos = [
-            attrs.evolve(info, failure=reason) if info.name == plugin else info
-            for info in self.infos
+        self._infos = [
+            info._replace(failure=reason) if info.name == plugin else info for info in self._infos
         ]
 
     @property
@@ -160,6 +210,8 @@ class Plugins:
 
     def choose_driver(self, shed: Shed, image: str) -> str | None:
         """Ask the plugins which driver to use."""
+        if not self._implemented("cowshed_choose_driver"):
+            return None
         answer: str | None = self._manager.hook.cowshed_choose_driver(shed=shed, image=image)
         return answer
 
@@ -177,12 +229,16 @@ class Plugins:
         Raises:
             VetoError: a policy plugin refused it.
         """
-        hook = self._manager.hook
-        if vetoable:
-            reason = hook.cowshed_veto(shed=shed, operation=operation, details=details)
+        self._load_waiting("cowshed_operation")
+        if vetoable and self._implemented("cowshed_veto"):
+            reason = self._manager.hook.cowshed_veto(
+                shed=shed, operation=operation, details=details
+            )
             if reason is not None:
                 raise VetoError(operation, reason)
-        result: Result = hook.cowshed_operation(
+        if self._made is None:
+            return function()
+        result: Result = self._made.hook.cowshed_operation(
             shed=shed, operation=operation, details=details, run=function
         )
         return result
@@ -194,7 +250,10 @@ class Plugins:
 
         What they raise is reported on standard error and changes nothing: it has happened.
         """
-        for implementation in getattr(self._manager.hook, f"cowshed_{event}").get_hookimpls():
+        hook = f"cowshed_{event}"
+        if not self._implemented(hook):
+            return
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(**{name: details[name] for name in implementation.argnames})
             except Exception as error:
@@ -205,7 +264,7 @@ class Plugins:
 
     def listens(self, event: str) -> bool:
         """Say whether any plugin implements that notification."""
-        return bool(getattr(self._manager.hook, f"cowshed_{event}").get_hookimpls())
+        return self._implemented(f"cowshed_{event}")
 
 
 class _Registry(dict[str, Spec]):
@@ -260,12 +319,6 @@ def load_object(value: str) -> Any:
     for part in attribute.split(".") if attribute else ():
         found = getattr(found, part)
     return found
-
-
-def _entry_points() -> list[tuple[str, str]]:
-    from importlib.metadata import entry_points  # 40 ms
-
-    return sorted({(point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP)})
 
 
 __all__ = ["PluginInfo", "Plugins", "load_object"]

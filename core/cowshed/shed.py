@@ -91,10 +91,15 @@ class Shed:
         )
         self._drivers: dict[str, Driver] = {}
         self._closed = False
-        from .sweep import finish_abandoned
+        if self._has_abandoned():
+            from .sweep import finish_abandoned  # 60 ms, and seldom needed
 
-        finish_abandoned(self)
+            finish_abandoned(self)
         self.plugins.notify("shed_opened", shed=self)
+
+    def _has_abandoned(self) -> bool:
+        with self.catalog.read() as transaction:
+            return next(transaction.leases(), None) is not None or bool(transaction.doomed())
 
     def close(self) -> None:
         """Let go of drivers and catalog. Closing twice is fine."""

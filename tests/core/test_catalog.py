@@ -115,7 +115,7 @@ def test_records_come_back_as_they_went_in(catalog: Catalog) -> None:
     with catalog.read() as transaction:
         assert transaction.image(image.id) == image
         assert transaction.container(made.id) == made
-        assert transaction.layer("naive-copy", chain(2)) == attrs.evolve(layer(2), references=1)
+        assert transaction.layer("naive-copy", chain(2)) == layer(2)._replace(references=1)
 
 
 def test_an_odd_prefix_finds_exactly_the_ids_that_begin_so(catalog: Catalog) -> None:
