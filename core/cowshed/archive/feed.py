@@ -126,7 +126,7 @@ class Payload(io.BufferedIOBase):
 
     def __init__(self, feed: Feed, size: int, where: str) -> None:
         self._feed = feed
-        self._left = size
+        self._left: int = size
         self._where = where
         self._checksum = 0
 

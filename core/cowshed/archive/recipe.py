@@ -164,6 +164,7 @@ class _Recipe:
         self._error = zstandard.ZstdError
         self._decompressor = zstandard.ZstdDecompressor()
         self._file = file
+        self._payloads = 0
         self._main: list[tuple[int, int, int]] = []
         self.saved: dict[int, list[tuple[int, int, int]]] = {}
         self._index()
@@ -171,8 +172,9 @@ class _Recipe:
     def _index(self) -> None:
         magic = self._file.read(len(MAGIC))
         if magic != MAGIC:
-            if magic[:15] == MAGIC[:15]:
-                raise FormatTooNewError("recipe", int(magic[15:-1] or 0), 1)
+            version = magic[15:16]
+            if magic.startswith(MAGIC[:15]) and version.isdigit() and version > b"1":
+                raise FormatTooNewError("recipe", int(version), 1)
             raise CorruptError("layer recipe", "is not a recipe")
         at = len(MAGIC)
         while True:
@@ -182,8 +184,9 @@ class _Recipe:
             tag, number, packed, plain = _BLOCK.unpack(head)
             at += _BLOCK.size
             if tag == b"E":
+                self._payloads = number
                 return
-            if tag not in b"MS" or plain > _MAX_PLAIN:
+            if tag not in b"MS" or plain > _MAX_PLAIN or (tag == b"M") != (number == 0):
                 raise CorruptError("layer recipe", f"has a malformed block at byte {at:,}")
             where = (at, packed, plain)
             if tag == b"M":
@@ -233,6 +236,8 @@ class _Recipe:
                     yield _Payload(number, path, size, runs)
             except struct.error as error:
                 raise CorruptError("layer recipe", f"is damaged ({error})") from None
+        if number != self._payloads:
+            raise CorruptError("layer recipe", "is cut off")
 
 
 def _open(recipe: BinaryIO) -> _Recipe:
