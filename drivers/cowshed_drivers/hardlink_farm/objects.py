@@ -17,6 +17,7 @@ import hashlib
 import os
 import stat as stat_module
 from collections.abc import Mapping
+from typing import Protocol, Self
 
 from ..native.syscalls import OPEN_DIRECTORY, list_xattrs, make_directory
 
@@ -25,7 +26,7 @@ _DYING = ".dying"
 
 
 def make_key(
-    content: hashlib._Hash,
+    content: Hash,
     mode: int,
     uid: int,
     gid: int,
@@ -45,7 +46,7 @@ def make_key(
     return whole.hexdigest()
 
 
-def key_of_file(descriptor: int, content: hashlib._Hash | None = None) -> str:
+def key_of_file(descriptor: int, content: Hash | None = None) -> str:
     """Return the key of an open file; ``content`` is its hash, if known already."""
     if content is None:
         content = hashlib.sha256()
@@ -64,6 +65,16 @@ def key_of_file(descriptor: int, content: hashlib._Hash | None = None) -> str:
         status.st_size,
         xattrs,
     )
+
+
+class Hash(Protocol):
+    """What hashlib returns."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+    def copy(self) -> Self: ...
 
 
 class Objects:
@@ -185,9 +196,7 @@ def _collect(fd: int, name: str) -> int:
     return 0
 
 
-def link(
-    source: str, name: str, source_fd: int, fd: int, max_links: int | None
-) -> None:
+def link(source: str, name: str, source_fd: int, fd: int, max_links: int | None) -> None:
     """link(2) with a bound: EMLINK at ``max_links`` already, if that is given."""
     if max_links is not None:
         status = os.stat(source, dir_fd=source_fd, follow_symlinks=False)

@@ -6,7 +6,7 @@ import attrs
 
 
 def _at_least_four(
-    instance: FarmOptions, attribute: attrs.Attribute[int | None], value: int | None
+    instance: FarmOptions, attribute: attrs.Attribute[int | None], value: object
 ) -> None:
     # One name in objects, one each in a layer, a stage and a container.
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 4):

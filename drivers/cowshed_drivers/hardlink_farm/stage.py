@@ -14,7 +14,7 @@ from ..native.attributes import declare
 from ..native.sidecar import Record
 from ..native.stage import NativeStage, Publish, create
 from ..native.syscalls import syncfs, write_sparse
-from .objects import Objects, key_of_file, link, make_key
+from .objects import Hash, Objects, key_of_file, link, make_key
 from .tree import FarmView
 
 #: Up to here a file is hashed in memory and not written at all if the farm has it.
@@ -83,7 +83,7 @@ class FarmStage(NativeStage):
             self._path_of[key] = entry.path
             self._key_of[entry.path] = key
 
-    def _expected_key(self, entry: Entry, hashed: hashlib._Hash) -> str:
+    def _expected_key(self, entry: Entry, hashed: Hash) -> str:
         mode = self.hosting.native_mode(Kind.FILE, entry.mode)
         uid, gid = self.hosting.native_ids(entry.uid, entry.gid)
         return make_key(hashed, mode, uid, gid, entry.mtime_ns, entry.size, {})
@@ -141,7 +141,7 @@ class FarmStage(NativeStage):
             self._objects.add(key, fd, name, alone=path not in groups)
 
 
-def _write_hashing(descriptor: int, content: BinaryIO, hashed: hashlib._Hash) -> None:
+def _write_hashing(descriptor: int, content: BinaryIO, hashed: Hash) -> None:
     size = 0
     while piece := content.read(SMALL):
         hashed.update(piece)

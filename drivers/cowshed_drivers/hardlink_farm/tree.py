@@ -7,6 +7,7 @@ has to be remembered about what was made private already.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -44,10 +45,8 @@ class FarmView(NativeView):
                 self._replace(aside_fd, temporary, found.path, link=False)
             except BaseException:
                 for left in (temporary, f"{temporary}.link"):
-                    try:
+                    with contextlib.suppress(FileNotFoundError):
                         os.unlink(left, dir_fd=aside_fd)
-                    except FileNotFoundError:
-                        pass
                 raise
         finally:
             os.close(aside_fd)

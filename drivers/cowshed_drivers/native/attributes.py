@@ -15,7 +15,7 @@ from cowshed.entry import Entry, Kind
 
 from .hosting import Hosting
 from .sidecar import Record
-from .syscalls import procfs
+from .syscalls import CAPABILITY, procfs
 
 _NOT_OURS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW}
 _NO_ROOM = {
@@ -27,8 +27,6 @@ _NO_ROOM = {
     errno.ERANGE,
     errno.EINVAL,
 }
-#: What chown(2) strips, as it strips setuid and setgid.
-CAPABILITY = "security.capability"
 
 
 def set_ids(
@@ -50,9 +48,7 @@ def set_ids(
     record.gid = None if shown[1] == gid else gid
 
 
-def set_mode(
-    hosting: Hosting, fd: int, name: str, kind: Kind, mode: int, record: Record
-) -> None:
+def set_mode(hosting: Hosting, fd: int, name: str, kind: Kind, mode: int, record: Record) -> None:
     """Set permission bits of anything but a symbolic link."""
     if record.kind is not None:
         record.mode = mode
@@ -156,9 +152,7 @@ def settle_file(
             set_ids(hosting, fd, name, entry.uid, entry.gid, record, fresh=True)
         os.fchmod(descriptor, entry.mode)
     else:
-        settle(
-            hosting, fd, name, Kind.FILE, entry.mode, entry.uid, entry.gid, entry.xattrs, record
-        )
+        settle(hosting, fd, name, Kind.FILE, entry.mode, entry.uid, entry.gid, entry.xattrs, record)
     os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
 
 

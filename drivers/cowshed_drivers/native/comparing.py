@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 import attrs
+
 from cowshed.entry import Change, ChangeKind, Entry, Kind
 
 from .view import Found, NativeView

@@ -19,6 +19,7 @@ import json
 import os
 
 import attrs
+
 from cowshed.entry import Kind
 from cowshed.errors import DriverError, FormatTooNewError
 
@@ -56,6 +57,9 @@ class Hosting:
 
     def may_hold(self, kind: Kind, xattr: str) -> bool:
         """Say whether it makes sense to try ``xattr`` on the file itself."""
+        if xattr.startswith("system."):
+            # Setting a POSIX ACL rewrites the mode, and one that says no more vanishes at once.
+            return False
         if self.owner is None:
             return True
         return xattr.startswith("user.") and kind in (Kind.FILE, Kind.DIRECTORY)
@@ -78,7 +82,9 @@ def open_hosting(path: str, driver: str) -> Hosting:
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DriverError(driver, f"{path} is damaged ({error}); restore it from a backup") from error
+        raise DriverError(
+            driver, f"{path} is damaged ({error}); restore it from a backup"
+        ) from error
     hosting = Hosting.of_this_process()
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     with open(aside, "x", encoding="utf-8") as file:

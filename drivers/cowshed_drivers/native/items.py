@@ -10,6 +10,7 @@ from types import EllipsisType
 from typing import Any
 
 import attrs
+
 from cowshed.driver import Usage
 from cowshed.errors import CorruptError
 
@@ -33,7 +34,7 @@ class ItemFile:
         with open(self._path, "w", encoding="utf-8") as file:
             json.dump({"parent": parent, "apparent": apparent}, file)
 
-    def parent(self) -> str | None | EllipsisType:
+    def parent(self) -> str | EllipsisType | None:
         """Return the parent's ID, None for a base; Ellipsis if there is no such item."""
         try:
             found = self._read()
@@ -51,10 +52,10 @@ class ItemFile:
             data = file.read()
         try:
             found: dict[str, Any] = json.loads(data)
-            found["parent"], found["apparent"]
+            return {"parent": found["parent"], "apparent": found["apparent"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise CorruptError(os.path.basename(self._home), f"item.json is damaged: {error}") from error
-        return found
+            problem = f"item.json is damaged: {error}"
+            raise CorruptError(os.path.basename(self._home), problem) from error
 
 
 class UsageCache:

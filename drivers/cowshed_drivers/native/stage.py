@@ -28,9 +28,7 @@ Publish = Callable[[str, int], None]
 class NativeStage(Stage):
     """Writes into ``view``, which is the stage's own. ``throw_away`` may be called twice."""
 
-    def __init__(
-        self, view: NativeView, publish: Publish, throw_away: Callable[[], None]
-    ) -> None:
+    def __init__(self, view: NativeView, publish: Publish, throw_away: Callable[[], None]) -> None:
         self.view = view
         self.hosting = view.hosting
         self._publish = publish
@@ -108,7 +106,14 @@ class NativeStage(Stage):
 
     def _settle(self, entry: Entry, fd: int, name: str, record: Record) -> None:
         settle(
-            self.hosting, fd, name, entry.kind, entry.mode, entry.uid, entry.gid, entry.xattrs,
+            self.hosting,
+            fd,
+            name,
+            entry.kind,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.xattrs,
             record,
         )
         self.view.sidecar.put(entry.path, record)

@@ -8,6 +8,9 @@ import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+#: What write(2) and chown(2) strip, as they strip setuid and setgid.
+CAPABILITY = "security.capability"
+
 #: For directories on a way that must not leave the tree: a link is ENOTDIR, never followed.
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -134,6 +137,9 @@ def list_xattrs(path: str, *, follow: bool = False) -> dict[str, bytes]:
             try:
                 found[name] = os.getxattr(path, name, follow_symlinks=follow)
             except OSError as error:
-                if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):  # gone meanwhile, or listed but not readable
+                if error.errno not in (
+                    errno.ENODATA,
+                    errno.EOPNOTSUPP,
+                ):  # gone meanwhile, or listed but not readable
                     raise
     return found

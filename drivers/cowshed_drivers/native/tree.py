@@ -12,6 +12,7 @@ from cowshed.entry import NO_XATTRS, Entry, Kind, kind_of
 from cowshed.tree import OpenMode, Tree
 
 from .attributes import change_ids, make_special, remove_xattr, set_mode, set_xattr, settle
+from .files import Privileges, open_to_write
 from .hosting import Hosting
 from .sidecar import Record
 from .syscalls import syncfs
@@ -80,11 +81,19 @@ class NativeTree(NativeView, Tree):
                     os.close(descriptor)
                     os.unlink(name, dir_fd=fd)
                     raise
-                return os.fdopen(descriptor, mode)
+                return open_to_write(descriptor, mode, None)
         found = self.find(path)
         if found.kind is Kind.FILE:
             found = self.make_private(found, keep_data=mode != "wb")
-        return os.fdopen(self.open_found(found, flags), mode)
+        descriptor = self.open_found(found, flags & ~os.O_TRUNC)
+        try:
+            privileges = Privileges(descriptor)
+            if flags & os.O_TRUNC:
+                os.ftruncate(descriptor, 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return open_to_write(descriptor, mode, privileges)
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -144,9 +153,7 @@ class NativeTree(NativeView, Tree):
         self.find(existing)
         from_fd, from_name = self.directories.at(existing)
         to_fd, to_name = self.directories.at(path)
-        os.link(
-            from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False
-        )
+        os.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
         self.sidecar.link(existing, path)
 
     def rename(self, source: str, destination: str) -> None:
@@ -173,9 +180,7 @@ class NativeTree(NativeView, Tree):
         if self.inodes_are_identity:
             return True
         return (
-            one.record is not None
-            and other.record is not None
-            and one.record.id == other.record.id
+            one.record is not None and other.record is not None and one.record.id == other.record.id
         )
 
     def unlink(self, path: str) -> None:
@@ -230,7 +235,9 @@ class NativeTree(NativeView, Tree):
         found = self._to_change(path, only_if=lambda found: found.kind is Kind.FILE)
         descriptor = self.open_found(found, os.O_WRONLY)
         try:
+            privileges = Privileges(descriptor)
             os.ftruncate(descriptor, size)
+            privileges.restore(descriptor)
         finally:
             os.close(descriptor)
 

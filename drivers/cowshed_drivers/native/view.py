@@ -1,7 +1,7 @@
 """NativeView: reading a tree that is a directory plus a sidecar.
 
-    HOME/rootfs/       the data; natively whatever the file system and our privilege can hold
-    HOME/sidecar.db    the rest (see ``sidecar``); absent if there is none
+HOME/rootfs/       the data; natively whatever the file system and our privilege can hold
+HOME/sidecar.db    the rest (see ``sidecar``); absent if there is none
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import attrs
+
 from cowshed.entry import NO_XATTRS, Entry, Kind, join, kind_of
 
 from .directories import Directories
