@@ -1,0 +1,1 @@
+"""The command line: thin commands over ``Shed``, with Docker's habits."""
