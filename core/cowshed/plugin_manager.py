@@ -177,8 +177,10 @@ class Plugins:
         if self._drivers is None:
             from .driver import DriverSpec
 
-            self._drivers = _Registry("driver", DriverSpec)
-            self._fill(self._drivers, "cowshed_register_drivers")
+            # Filling it imports plugins, and each of those makes what is known obsolete.
+            registry: _Registry[DriverSpec] = _Registry("driver", DriverSpec)
+            self._fill(registry, "cowshed_register_drivers")
+            self._drivers = registry
         return self._drivers
 
     @property
@@ -187,8 +189,10 @@ class Plugins:
         if self._transports is None:
             from .transport import TransportSpec
 
-            self._transports = _Registry("transport", TransportSpec)
-            self._fill(self._transports, "cowshed_register_transports")
+            # Filling it imports plugins, and each of those makes what is known obsolete.
+            registry: _Registry[TransportSpec] = _Registry("transport", TransportSpec)
+            self._fill(registry, "cowshed_register_transports")
+            self._transports = registry
         return self._transports
 
     def _fill(self, registry: _Registry[Any], hook: str) -> None:

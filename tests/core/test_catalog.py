@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
 from cowshed.catalog import Catalog
