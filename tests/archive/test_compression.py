@@ -101,7 +101,7 @@ def test_damage_is_noticed(kind: Compression) -> None:
 
 @pytest.mark.parametrize("head", [b"BZh91AY", b"\xfd7zXZ\0\0", b"\x04\x22\x4d\x18xx"])
 def test_other_compressions_are_named(head: bytes) -> None:
-    with pytest.raises(UnsupportedError, match="bzip2|xz|lz4"):
+    with pytest.raises(UnsupportedError, match=r"bzip2|xz|lz4"):
         unpack(head)
 
 

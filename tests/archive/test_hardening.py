@@ -1,4 +1,4 @@
-"""Malformed and hostile headers are refused in one line; nothing hangs or escapes as another error."""
+"""Hostile and malformed headers are refused in one line; nothing hangs or escapes."""
 
 from __future__ import annotations
 
