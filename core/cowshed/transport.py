@@ -10,15 +10,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import attrs
 
 from .errors import UsageError
-from .oci import Descriptor, ImageConfig, Manifest, Platform
-
-#: How a layer's bytes are compressed. Targets write the first three.
-Compression = Literal["none", "gzip", "zstd", "xz", "bzip2"]
+from .oci import Descriptor, ImageConfig, LayerCompression, Manifest, Platform
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +26,7 @@ class SourceLayer:
     descriptor: Descriptor | None = None
     #: Digest of the uncompressed tar; None where only applying it tells (``tar:``, ``dir:``).
     diff_id: str | None
-    compression: Compression
+    compression: LayerCompression
     #: Opens the raw, compressed bytes. Nothing about them is verified yet. Standard input can be
     #: opened once only.
     open: Callable[[], BinaryIO]

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
 import io
 import lzma
 import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
+from cowshed.archive import decompressor
 from cowshed.errors import ArchiveError, UsageError
 from cowshed.oci import LayerCompression
-from cowshed.transport import Compression
+
+#: What is recognised. Layers in OCI's formats have one of the first three.
+Compression = Literal["none", "gzip", "zstd", "xz", "bzip2"]
 
 _MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -33,6 +35,8 @@ def sniff(head: bytes) -> Compression:
     """Say how data is compressed that begins with ``head``: 512 bytes, or all there are."""
     if head[257:262] == b"ustar":
         return "none"  # whatever its first member is called
+    if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
+        return "zstd"  # a skippable frame first (RFC 8878, 3.1.2), as zstd:chunked has
     for magic, compression in _MAGIC:
         if head.startswith(magic):
             return compression
@@ -41,26 +45,30 @@ def sniff(head: bytes) -> Compression:
 
 def decompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
     """Return the plain bytes of ``file``; damage raises ArchiveError, never hangs."""
-    return io.BufferedReader(_Decompressed(file, compression), 1 << 18)
+    if compression == "xz" or compression == "bzip2":
+        return io.BufferedReader(_Decompressed(file, compression), 1 << 18)
+    return decompressor(file, compression)
+
+
+def layer_bytes(
+    compression: Compression, open_raw: Callable[[], BinaryIO]
+) -> tuple[LayerCompression, Callable[[], BinaryIO]]:
+    """Return a layer as the shed takes it: what image-spec doesn't know is unpacked here."""
+    if compression == "xz" or compression == "bzip2":
+        return "none", lambda: decompressed(open_raw(), compression)
+    return compression, open_raw
 
 
 class _Decompressed(io.RawIOBase):
-    def __init__(self, file: BinaryIO, compression: Compression) -> None:
+    def __init__(self, file: BinaryIO, compression: Literal["xz", "bzip2"]) -> None:
         super().__init__()
+        self._file = file
         self._compression = compression
-        if compression == "gzip":
-            self._plain: Any = gzip.GzipFile(fileobj=file, mode="rb")
-        elif compression == "bzip2":
-            self._plain = bz2.BZ2File(file)
-        elif compression == "xz":
-            self._plain = lzma.LZMAFile(file)  # noqa: SIM115  # closed with this object
-        elif compression == "zstd":
-            import zstandard  # 40 ms to import
-
-            context = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-            self._plain = context.stream_reader(file, read_across_frames=True)
-        else:
-            self._plain = file
+        self._plain: Any = (
+            lzma.LZMAFile(file)  # noqa: SIM115  # closed with this object
+            if compression == "xz"
+            else bz2.BZ2File(file)
+        )
 
     def readable(self) -> bool:
         return True
@@ -68,12 +76,14 @@ class _Decompressed(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             return int(self._plain.readinto(buffer))
-        except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-            raise ArchiveError(f"damaged {self._compression} data: {error}") from error
-        except Exception as error:  # zstandard.ZstdError, without importing it
-            if type(error).__name__ != "ZstdError":
-                raise
-            raise ArchiveError(f"damaged zstd data: {error}") from error
+        except (EOFError, OSError, ValueError, lzma.LZMAError) as error:
+            raise ArchiveError(f"{self._compression} stream is damaged ({error})") from None
+
+    def close(self) -> None:
+        if not self.closed:
+            self._plain.close()
+            self._file.close()
+        super().close()
 
 
 def check_compression(compression: str, level: int | None) -> tuple[LayerCompression, int]:

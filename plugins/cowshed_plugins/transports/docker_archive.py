@@ -22,8 +22,9 @@ from cowshed.transport import (
     Transport,
 )
 
-from .compression import check_compression, sniff
-from .files import Files, open_archive
+from .archive_files import open_archive
+from .compression import check_compression, layer_bytes, sniff
+from .files import Files
 from .layout import (
     CONTAINERD_NAME,
     REF_NAME,
@@ -116,10 +117,9 @@ class DockerArchiveSource(Source):
     def _layer(self, path: str, diff_id: str) -> SourceLayer:
         # Called .tar whatever they are: some writers keep the registry's compressed bytes.
         with self._files.open(path) as file:
-            compression = sniff(file.read(512))
-        return SourceLayer(
-            diff_id=diff_id, compression=compression, open=lambda: self._files.open(path)
-        )
+            found = sniff(file.read(512))
+        compression, opened = layer_bytes(found, lambda: self._files.open(path))
+        return SourceLayer(diff_id=diff_id, compression=compression, open=opened)
 
 
 class DockerArchiveTarget(Target):

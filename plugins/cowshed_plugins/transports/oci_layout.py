@@ -23,8 +23,9 @@ from cowshed.oci.media import MANIFESTS, layer_media_type
 from cowshed.partials import storing, sync_directory
 from cowshed.transport import SavedImage, Source, Target, Transport
 
+from .archive_files import open_archive
 from .compression import check_compression, decompressed
-from .files import DirectoryFiles, open_archive
+from .files import DirectoryFiles
 from .layout import (
     CONTAINERD_NAME,
     LAYOUT_VERSION,

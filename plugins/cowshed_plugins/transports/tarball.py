@@ -14,9 +14,9 @@ from typing import BinaryIO, cast
 from cowshed.archive.header import BLOCK
 from cowshed.errors import ArchiveError, SourceError, UnsupportedError, UsageError
 from cowshed.oci import Platform
-from cowshed.transport import Compression, Source, SourceImage, SourceLayer, Target, Transport
+from cowshed.transport import Source, SourceImage, SourceLayer, Target, Transport
 
-from .compression import sniff
+from .compression import Compression, layer_bytes, sniff
 from .files import open_file, whole
 from .layout import title_of, valid_name
 
@@ -78,11 +78,12 @@ def bare_image(
 ) -> SourceImage:
     """Describe a root file system that has neither config nor diff ID yet."""
     title = title_of(path)
+    kind, opened = layer_bytes(compression, open_layer)
     reference = valid_name(f"{title}:latest") if title else ""
     return SourceImage(
         reference=reference,
         names=(reference,) if reference else (),
         config=None,
-        layers=(SourceLayer(diff_id=None, compression=compression, open=open_layer),),
+        layers=(SourceLayer(diff_id=None, compression=kind, open=opened),),
         origin=origin,
     )
