@@ -10,10 +10,10 @@ its hooks too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -105,8 +105,9 @@ def _cache_file() -> str | None:
     if not os.path.isabs(home):
         return None
     key = "\0".join([sys.version, sys.prefix, *sys.path[1:]])
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-    return os.path.join(home, "cowshed", f"plugins-{digest[:16]}.json")
+    # The whole path is compared with what the file says; this only keeps them apart.
+    digest = zlib.crc32(key.encode("utf-8", "surrogateescape"))
+    return os.path.join(home, "cowshed", f"plugins-{digest:08x}.json")
 
 
 def _stamps(paths: Iterable[str]) -> Stamps:

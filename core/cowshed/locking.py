@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import struct
 import time
@@ -89,5 +88,7 @@ class LockFile:
 
 
 def _offset(key: str) -> int:
+    import hashlib  # 5 ms, and a command that only reads takes no lock
+
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 2
