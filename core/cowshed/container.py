@@ -411,12 +411,11 @@ def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:
     """See ``Shed.remove_containers``."""
     with shed.catalog.read() as transaction:
         records = {record.id: record for record in (_find(transaction, ref) for ref in references)}
-    with ExitStack() as stack:
+    lock, taken = shed.locks.attempt_each(_lock_key(id) for id in records)
+    with lock:
+        held = set(taken)
         for record in records.values():
-            lock = shed.locks.attempt(_lock_key(record.id))
-            if lock is not None:
-                stack.enter_context(lock)
-            elif not force:
+            if _lock_key(record.id) not in held and not force:
                 raise InUseError(
                     f"container {record.name} is being written by another process; "
                     "wait for it or use --force"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import attrs
@@ -89,13 +88,10 @@ def drop(shed: Shed, driver_name: str, ids: Iterable[str]) -> None:
         driver = shed.driver(driver_name)
     except CowshedError:
         return
-    with ExitStack() as stack:
-        mine: list[str] = []
-        for id in ids:
-            lock = shed.locks.attempt(layer_lock(driver_name, id))
-            if lock is not None:
-                stack.enter_context(lock)
-                mine.append(id)
+    keys = {layer_lock(driver_name, id): id for id in ids}
+    lock, taken = shed.locks.attempt_each(keys)
+    with lock:
+        mine = [keys[key] for key in taken]
         with shed.catalog.read() as transaction:
             doomed = set(transaction.doomed())
             mine = [

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -334,6 +335,17 @@ def test_removing_a_container_removes_exactly_its_layer(shed: Shed, layout: Layo
     with kept.tree() as tree:
         assert tree.read_bytes("app/main") == b"version 1\n"
     assert_consistent(shed)
+
+
+def test_more_containers_go_at_once_than_a_process_may_open_files(shed: Shed) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    made = shed.create_many("scratch", 200)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        shed.remove_containers([container.id for container in made])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(shed.driver("naive-copy").items()) == []
 
 
 def test_a_fork_is_equal_and_apart(shed: Shed, layout: Layout) -> None:
