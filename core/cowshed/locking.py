@@ -87,11 +87,8 @@ class LockFile:
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-        taken: list[str] = []
         try:
-            for key in keys:
-                if _lock_byte(descriptor, kind, _offset(key)):
-                    taken.append(key)
+            taken = [key for key in keys if _lock_byte(descriptor, kind, _offset(key))]
         except BaseException:
             os.close(descriptor)
             raise
