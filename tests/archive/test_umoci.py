@@ -15,7 +15,7 @@ from archive.test_breakouts import ONE_LAYER, TWO_LAYERS
 from archive.test_whiteouts import BELOW, CASES
 from archive.test_writer import below_root, written
 from cowshed.archive import decompressor
-from cowshed.errors import ArchiveError
+from cowshed.entry import Kind
 
 pytestmark = pytest.mark.skipif(shutil.which("umoci") is None, reason="umoci isn't installed")
 
@@ -51,8 +51,16 @@ def native(root: Path) -> dict[str, str | bytes]:
 
 
 CORPUS: dict[str, Layers] = {
-    **{name: (members,) for name, (members, _) in ONE_LAYER.items()},
-    **{name: (below, above) for name, (below, above, _) in TWO_LAYERS.items()},
+    **{
+        name: (members,)
+        for name, (members, expected) in ONE_LAYER.items()
+        if isinstance(expected, dict)
+    },
+    **{
+        name: (below, above)
+        for name, (below, above, expected) in TWO_LAYERS.items()
+        if isinstance(expected, dict)
+    },
     **{f"whiteouts_{name}": (BELOW, above) for name, (above, _) in CASES.items()},
 }
 
@@ -64,10 +72,7 @@ REFUSED_BY_UMOCI = {"hardlink_to_itself"}
 def test_umoci_agrees_about_the_tree(name: str, tmp_path: Path) -> None:
     layers = [tar(*members) for members in CORPUS[name]]
     stack = Stack()
-    try:
-        ours = [listing(stack.apply(layer)) for layer in layers][-1]
-    except ArchiveError:
-        pytest.skip("we refuse it")
+    ours = [listing(stack.apply(layer)) for layer in layers][-1]
     try:
         theirs = native(unpack(layers, tmp_path))
     except subprocess.CalledProcessError:
@@ -82,7 +87,7 @@ def test_umoci_unpacks_what_we_write(tmp_path: Path) -> None:
     tree = Stack().apply(data)
     assert native(root) == listing(tree)
     for entry in tree.walk():
-        if entry.path:
+        if entry.kind is Kind.FILE:
             found = os.lstat(root / entry.path)
             assert found.st_mtime_ns == entry.mtime_ns
             assert found.st_mode & 0o7777 == entry.mode

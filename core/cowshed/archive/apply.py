@@ -17,14 +17,14 @@ from typing import BinaryIO, cast
 import attrs
 
 from ..driver import Stage
-from ..entry import Entry, Kind
+from ..entry import Entry, Kind, join
 from ..errors import ArchiveError, StoreError, UnsafeEntryError
 from ..tree import Tree
 from .feed import Feed, Payload, ReadAhead
 from .header import damaged
 from .limits import DEFAULT_LIMITS, Limits
 from .reader import Member, Reader
-from .recipe import RecipeWriter
+from .recipe_writer import RecipeWriter
 from .resolve import Directory, View
 
 WHITEOUT = ".wh."
@@ -59,18 +59,22 @@ def apply_layer(
     recipe: BinaryIO | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
+    below: str | None = None,
 ) -> LayerStats:
     """Read an uncompressed layer tar to its very end and put it on the stage. Never seals.
 
     ``parent`` is the tree that the layer stands on; None: a base layer. ``progress`` is called with
     the bytes of tar done so far.
 
+    ``below`` makes it a plain tar, unpacked in that directory of ``parent``: names stop there as at
+    a root, while links lead where they lead in the whole tree, and no name means a deletion.
+
     Raises:
         ArchiveError: the tar is malformed, unsafe or beyond ``limits``.
     """
     hasher = hashlib.sha256()
     with ReadAhead(tar, hasher) as chunks:
-        applied = _Layer(stage, parent, recipe, limits, progress)
+        applied = _Layer(stage, parent, recipe, limits, progress, below)
         applied.run(Feed(iter(chunks), applied.on_chunk))
     return LayerStats(
         entries=applied.entries,
@@ -88,7 +92,9 @@ class _Layer:
         recipe: BinaryIO | None,
         limits: Limits,
         progress: Callable[[int], None] | None,
+        below: str | None = None,
     ) -> None:
+        self._below = below
         self._stage = stage
         self._recipe = RecipeWriter(recipe)
         self._limits = limits
@@ -123,6 +129,10 @@ class _Layer:
 
     def _add(self, member: Member) -> None:
         path = clean(member.name)
+        if not path and self._below:
+            return  # the directory that it is unpacked in keeps its attributes
+        if self._below:
+            path = join(self._below, path)
         if not path:
             if member.kind is not Kind.DIRECTORY:
                 raise UnsafeEntryError(member.name, "it would replace the root by something else")
@@ -130,7 +140,7 @@ class _Layer:
             self._stage.add(self._entry(member, ""))
             return
         above, _, name = path.rpartition("/")
-        if name.startswith(WHITEOUT) or path.startswith(_AUFS):
+        if self._below is None and (name.startswith(WHITEOUT) or path.startswith(_AUFS)):
             self._add_whiteout(member, path, above, name)
             return
         directory = self._view.directory(above, make=True)
@@ -171,7 +181,8 @@ class _Layer:
 
     def _add_hardlink(self, member: Member, directory: Directory, name: str, path: str) -> None:
         # The header's mode, owner and times are the target's business (CVE-2021-32760).
-        above, _, leaf = clean_target(member.target, member.name).rpartition("/")
+        target = join(self._below or "", clean_target(member.target, member.name))
+        above, _, leaf = target.rpartition("/")
         holder = self._view.directory(above, make=False) if leaf else None
         node = self._view.look(holder, leaf) if holder is not None else None
         if holder is None or node is None:

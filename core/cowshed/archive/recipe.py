@@ -4,14 +4,7 @@ A diff ID is the digest of a tar, and a tar is more than the tree it describes: 
 formats, duplicates, trailing zeros. The recipe keeps every byte that isn't a file's content and
 refers to the layer's own files for the rest (as tar-split does for containers/storage and moby).
 
-Layout: ``MAGIC``, then blocks of ``<cQQQ``: tag, payload number, compressed and plain length, each
-followed by one zstd frame with a checksum:
-
-* ``M`` records, one after the other: ``L`` literal bytes; ``F`` the content of a file; ``R`` a file
-  in runs (sparse). Each ``F`` and ``R`` is a payload, numbered from 1.
-* ``S`` content of a payload that is in the tar but not in the tree: a later member replaced the
-  file. It may stand before or after the record that needs it.
-* ``E`` the end, its number is the number of payloads. What lacks it was cut off.
+``RecipeWriter`` says how one is laid out.
 """
 
 from __future__ import annotations
@@ -19,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
@@ -28,107 +20,9 @@ import attrs
 from ..entry import Kind
 from ..errors import ArchiveError, CorruptError, FormatTooNewError
 from ..tree import Tree
-from .feed import CHUNK, Feed, Run
+from .feed import CHUNK, Feed
 from .inflate import crc32
-
-MAGIC = b"cowshed recipe 1\n"
-_BLOCK = struct.Struct("<cQQQ")
-_LITERAL = struct.Struct("<cI")
-_FILE = struct.Struct("<cIQI")
-_RUNS = struct.Struct("<cIQI")
-_RUN = struct.Struct("<QQI")
-#: Plain bytes to a block: larger ones compress no better (20,000 entries: 0.5 % from 1 to 4 MiB).
-_FILL = 1 << 20
-_MAX_PLAIN = 64 << 20
-
-Checked = tuple[int, int, int]
-
-
-class RecipeWriter:
-    """Write a recipe while a tar is read or written. Without an output it only counts."""
-
-    def __init__(self, out: BinaryIO | None) -> None:
-        import zstandard
-
-        self._out = out
-        # Level 3 takes 2 µs an entry; level 9 would take 12 and save a tenth.
-        self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        self._literal = bytearray()
-        self._records = bytearray()
-        self._payloads = 0
-        self._runs: dict[int, list[Run]] = {}
-        if out is not None:
-            out.write(MAGIC)
-
-    def literal(self, data: bytes) -> None:
-        """Note bytes that stand in the tar as they are."""
-        if self._out is None:
-            return
-        self._literal += data
-        if len(self._literal) >= _FILL:
-            self._end_literal()
-
-    def file(self, path: str, size: int, checksum: int) -> int:
-        """Note that here stands the content of ``path``; returns the payload's number."""
-        self._payloads += 1
-        if self._out is not None:
-            name = path.encode("utf-8", "surrogateescape")
-            self._end_literal()
-            self._records += _FILE.pack(b"F", len(name), size, checksum) + name
-        return self._payloads
-
-    def runs(self, path: str, size: int, runs: list[Checked]) -> int:
-        """Note that here stand parts of the content of ``path``, a file of ``size`` bytes."""
-        self._payloads += 1
-        if self._out is not None:
-            name = path.encode("utf-8", "surrogateescape")
-            self._end_literal()
-            self._records += _RUNS.pack(b"R", len(name), size, len(runs)) + name
-            self._records += b"".join(_RUN.pack(*run) for run in runs)
-            self._runs[self._payloads] = [(start, length) for start, length, _ in runs]
-        return self._payloads
-
-    @property
-    def keeps(self) -> bool:
-        """Whether there is an output at all."""
-        return self._out is not None
-
-    def save(self, payload: int, content: BinaryIO) -> None:
-        """Keep the content of a payload whose file is about to go away."""
-        runs = self._runs.get(payload)
-        if runs is None:
-            while data := content.read(CHUNK):
-                self._block(b"S", payload, data)
-            return
-        for start, length in runs:
-            content.seek(start)
-            while length and (data := content.read(min(length, CHUNK))):
-                self._block(b"S", payload, data)
-                length -= len(data)
-
-    def finish(self) -> None:
-        """Write what is still held back, and the end."""
-        if self._out is not None:
-            self._end_literal()
-            self._end_records()
-            self._block(b"E", self._payloads, b"")
-
-    def _end_literal(self) -> None:
-        if self._literal:
-            self._records += _LITERAL.pack(b"L", len(self._literal)) + self._literal
-            self._literal.clear()
-        if len(self._records) >= _FILL:
-            self._end_records()
-
-    def _end_records(self) -> None:
-        if self._records:
-            self._block(b"M", 0, bytes(self._records))
-            self._records.clear()
-
-    def _block(self, tag: bytes, number: int, data: bytes) -> None:
-        assert self._out is not None
-        packed = self._compressor.compress(data)
-        self._out.write(_BLOCK.pack(tag, number, len(packed), len(data)) + packed)
+from .recipe_writer import BLOCK_HEAD, FILE, LITERAL, MAGIC, MAX_PLAIN, RUN, Checked
 
 
 @attrs.frozen
@@ -178,15 +72,15 @@ class _Recipe:
             raise CorruptError("layer recipe", "is not a recipe")
         at = len(MAGIC)
         while True:
-            head = self._file.read(_BLOCK.size)
-            if len(head) < _BLOCK.size:
+            head = self._file.read(BLOCK_HEAD.size)
+            if len(head) < BLOCK_HEAD.size:
                 raise CorruptError("layer recipe", "is cut off")
-            tag, number, packed, plain = _BLOCK.unpack(head)
-            at += _BLOCK.size
+            tag, number, packed, plain = BLOCK_HEAD.unpack(head)
+            at += BLOCK_HEAD.size
             if tag == b"E":
                 self._payloads = number
                 return
-            if tag not in b"MS" or plain > _MAX_PLAIN or (tag == b"M") != (number == 0):
+            if tag not in b"MS" or plain > MAX_PLAIN or (tag == b"M") != (number == 0):
                 raise CorruptError("layer recipe", f"has a malformed block at byte {at:,}")
             where = (at, packed, plain)
             if tag == b"M":
@@ -217,19 +111,19 @@ class _Recipe:
                 while at < len(block):
                     tag = block[at : at + 1]
                     if tag == b"L":
-                        length = _LITERAL.unpack_from(block, at)[1]
-                        at += _LITERAL.size + length
+                        length = LITERAL.unpack_from(block, at)[1]
+                        at += LITERAL.size + length
                         yield block[at - length : at]
                         continue
                     number += 1
-                    _, length, size, last = _FILE.unpack_from(block, at)
-                    at += _FILE.size + length
+                    _, length, size, last = FILE.unpack_from(block, at)
+                    at += FILE.size + length
                     path = block[at - length : at].decode("utf-8", "surrogateescape")
                     if tag == b"F":
                         runs: list[Checked] = [(0, size, last)]
                     elif tag == b"R":
-                        end = at + last * _RUN.size
-                        runs = cast("list[Checked]", list(_RUN.iter_unpack(block[at:end])))
+                        end = at + last * RUN.size
+                        runs = cast("list[Checked]", list(RUN.iter_unpack(block[at:end])))
                         at = end
                     else:
                         raise struct.error(f"unknown record {tag!r}")
@@ -243,6 +137,8 @@ class _Recipe:
 def _open(recipe: BinaryIO) -> _Recipe:
     if recipe.seekable() and recipe.tell() == 0:
         return _Recipe(recipe)
+    import tempfile  # takes 5 ms, for what is rare
+
     # Read twice, so a pipe is copied first; recipes are small.
     copy = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115 — lives as long as _Recipe
     shutil.copyfileobj(recipe, copy)

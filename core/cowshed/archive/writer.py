@@ -24,7 +24,7 @@ from .feed import CHUNK
 from .header import BLOCK, write_header
 from .inflate import crc32
 from .pax import XATTR, write_records, write_time
-from .recipe import RecipeWriter
+from .recipe_writer import RecipeWriter
 
 #: tar pads its archives to 20 blocks; readers only want two zero blocks, and so do digests.
 _END = bytes(2 * BLOCK)
