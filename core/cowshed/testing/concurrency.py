@@ -1,12 +1,16 @@
 """Concurrency: several driver objects, threads and processes on one store, and sudden death.
 
-Processes are spawned, so the test class must be importable: defined at the top of its module.
+Processes are spawned and load the test's file by its path, so the test class must be defined at
+the top of its module.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -59,6 +63,20 @@ def seal(driver: Driver, id: str, parent: str | None, things: list[Thing]) -> No
 
 
 # -- what other processes do: at the top of the module, so that they can import it ---------------
+
+
+Work = Callable[[Kit, Path, Connection, int], None]
+
+
+def _run(work: Work, test: tuple[str, str], root: Path, start: Connection, number: int) -> None:
+    """Make the kit anew in a spawned process; how pytest named its module there doesn't matter."""
+    file_name, class_name = test
+    spec = importlib.util.spec_from_file_location("kit_under_test", file_name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    work(getattr(module, class_name)(), root, start, number)
 
 
 def _seal_and_prepare(kit: Kit, root: Path, start: Connection, number: int) -> None:
@@ -118,7 +136,7 @@ class ConcurrencyConformance(Kit):
     def process(
         self,
         root: Path,
-        work: Callable[[Kit, Path, Connection, int], None],
+        work: Work,
         number: int = 0,
     ) -> Generator[tuple[BaseProcess, Connection]]:
         """Run ``work`` in a process of its own, which has sent "ready"."""
@@ -126,7 +144,8 @@ class ConcurrencyConformance(Kit):
             pytest.skip("the store lives in one process")
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=work, args=(type(self)(), root, there, number))
+        test = (inspect.getfile(type(self)), type(self).__qualname__)
+        process = context.Process(target=_run, args=(work, test, root, there, number))
         process.start()
         there.close()
         try:

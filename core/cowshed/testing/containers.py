@@ -44,6 +44,7 @@ class ContainerConformance(Kit):
         assert store.held() == expected, "items() is the same after reopening"
 
     def test_everything_survives_reopening(self, store: Store) -> None:
+        store.driver.durable = True
         base = store.layer("base", directory("d"), file("d/f", "1", xattrs={"user.a": b"b"}))
         store.layer("top", whiteout("d/f"), file("g", "2"), hardlink("h", "g"), on=base)
         container = store.container("c", key("top"))

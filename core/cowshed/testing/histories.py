@@ -70,14 +70,9 @@ class History(RuleBasedStateMachine):
         raise NotImplementedError
 
     def _store(self, name: str, open_driver: Callable[[Path], Driver]) -> Store:
-        def opened(root: Path) -> Driver:
-            driver = open_driver(root)
-            driver.durable = False
-            return driver
-
         root = Path(self.folder.name, name)
         root.mkdir(mode=0o700)
-        return Store(root, opened)
+        return Store(root, open_driver)
 
     @property
     def both(self) -> tuple[Store, Store]:

@@ -23,8 +23,11 @@ def key(name: str) -> str:
 class Store:
     """A driver on a root of its own, and how tests fill and look at it."""
 
-    def __init__(self, root: Path, open_driver: Callable[[Path], Driver]) -> None:
+    def __init__(
+        self, root: Path, open_driver: Callable[[Path], Driver], *, durable: bool = False
+    ) -> None:
         self.root = root
+        self.durable = durable
         self._open_driver = open_driver
         self._opened: list[Driver] = []
         self.driver = self.another()
@@ -34,6 +37,7 @@ class Store:
     def another(self) -> Driver:
         """Open a further driver object on the same root."""
         driver = self._open_driver(self.root)
+        driver.durable = self.durable
         self._opened.append(driver)
         return driver
 
@@ -116,6 +120,9 @@ class Kit:
 
     #: How the driver is registered: its capabilities and depth gate some cases.
     spec: ClassVar[DriverSpec | None] = None
+    #: Whether drivers sync in the kit. A test can't cut the power, and syncing makes it several
+    #: times slower, so only the processes that get killed do it by default.
+    durable: ClassVar[bool] = False
     #: Whether another process that opens the same root sees the same store.
     processes: ClassVar[bool] = True
 
@@ -132,7 +139,7 @@ class Kit:
         """An empty store."""
         root = tmp_path / "driver"
         root.mkdir(mode=0o700)
-        store = Store(root, self.open_driver)
+        store = Store(root, self.open_driver, durable=self.durable)
         yield store
         store.close()
 

@@ -86,7 +86,6 @@ class LimitConformance(Kit):
         store.assert_layers()
 
     def test_hundreds_of_containers(self, store: Store) -> None:
-        store.driver.durable = False
         base = store.layer("base", directory("d"), file("d/f", "x"))
         many = [key(f"many{number}") for number in range(300)]
         store.driver.prepare_many(many, base)

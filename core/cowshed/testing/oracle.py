@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 
 import attrs
+import pytest
 
 from ..driver import Driver
 from ..entry import Change, Entry, Kind, join
@@ -258,6 +259,14 @@ def differences(expected: Picture, found: Picture) -> list[str]:
             fields = [field.name for field in attrs.fields(Seen) if field.eq]
             if want.mtime_ns is None:
                 fields.remove("mtime_ns")
+            if want.xattrs != have.xattrs:
+                fields.remove("xattrs")
+                lines += [
+                    f"{path!r}: xattr {name} should be {want.xattrs.get(name)!r:.200}, "
+                    f"is {have.xattrs.get(name)!r:.200}"
+                    for name in sorted(want.xattrs.keys() | have.xattrs.keys())
+                    if want.xattrs.get(name) != have.xattrs.get(name)
+                ]
             lines += [
                 f"{path!r}: {name} should be {_show(name, want)}, is {_show(name, have)}"
                 for name in fields
@@ -282,7 +291,9 @@ def assert_same(expected: Picture, found: Picture, promise: str) -> None:
     """Fail with the promise and the first differences, unless the pictures are equal."""
     lines = differences(expected, found)
     shown = "\n  ".join(lines[:12])
-    assert not lines, f"broken promise: {promise}\n  {shown}"
+    # pytest.fail, because a rewritten assertion would print the lines a second time.
+    if lines:
+        pytest.fail(f"broken promise: {promise}\n  {shown}")
 
 
 def letters(changes: Iterable[Change]) -> list[str]:
@@ -292,4 +303,5 @@ def letters(changes: Iterable[Change]) -> list[str]:
 
 def _show(name: str, seen: Seen) -> str:
     value = getattr(seen, name)
-    return f"{value:#o}" if name == "mode" else repr(value)
+    shown = f"{value:#o}" if name == "mode" else repr(value)
+    return shown if len(shown) <= 400 else f"{shown[:400]} …"
