@@ -93,7 +93,14 @@ def ps_command(
         return
     now = time.time()
     ages: dict[int, str] = {}  # of a batch of 10,000 all have one
-    headings = ("CONTAINER ID", "IMAGE", "DRIVER", "CREATED", "NAMES", *(("SIZE",) if sizes else ()))
+    headings = (
+        "CONTAINER ID",
+        "IMAGE",
+        "DRIVER",
+        "CREATED",
+        "NAMES",
+        *(("SIZE",) if sizes else ()),
+    )
     rows: list[tuple[str, ...]] = []
     for one in containers:
         created = one.created_ns

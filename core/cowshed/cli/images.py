@@ -54,7 +54,9 @@ def import_command(session: Session, source: str, name: str | None, platform: st
         line(f"{one.layers} layer{plural}{present}, {size(one.bytes_read)} read")
         for given in one.names:
             line(f"Loaded image: {given}")
-        line(f"Loaded image ID: sha256:{one.image.id}" if not one.names else f"sha256:{one.image.id}")
+        line(
+            f"Loaded image ID: sha256:{one.image.id}" if not one.names else f"sha256:{one.image.id}"
+        )
 
 
 def _imported_fields(one: Imported) -> dict[str, object]:

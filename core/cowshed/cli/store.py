@@ -85,9 +85,7 @@ def migrate_command(session: Session, to: str, references: tuple[str, ...]) -> N
     """
     moved = session.shed.migrate(to, references)
     if session.json:
-        print_json(
-            {"images": moved.images, "containers": moved.containers, "layers": moved.layers}
-        )
+        print_json({"images": moved.images, "containers": moved.containers, "layers": moved.layers})
     elif not session.quiet:
         line(
             f"Moved to {to}: {moved.images} images, {moved.containers} containers; "
