@@ -1,0 +1,1 @@
+"""chunk-dedup: chunks stored once, in compressed packs, indexed by LMDB; see ``driver``."""

@@ -1,0 +1,133 @@
+"""Changes: what ``Driver.changes`` promises, from a comparison of two stored trees.
+
+Records can differ and still describe equal files: in their inode numbers, or in where their
+content is cut. And they can be equal where a name was moved from one file to another. So each
+difference is judged, a directory is announced when something below it really differs, and the
+rows of the two link tables that differ are looked at name by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from cowshed.entry import Change, ChangeKind, Entry, Kind
+
+from . import links
+from .compare import Comparison
+from .content import Content
+from .node import Root
+from .nodes import Nodes
+from .record import (
+    CHUNK,
+    DIRECTORY,
+    FILE,
+    FORM,
+    LIST,
+    Record,
+    payload,
+    same_object,
+    to_entry,
+    with_payload,
+)
+
+
+def changes(nodes: Nodes, old_digest: bytes, new_digest: bytes) -> Iterator[Change]:
+    """Yield the differences between two trees, as a container's to its parent."""
+    if old_digest == new_digest:
+        return
+    old, new = nodes.root(old_digest), nodes.root(new_digest)
+    if with_payload(old.record, b"") != with_payload(new.record, b""):
+        yield Change(ChangeKind.MODIFIED, to_entry("", new.record))
+    relinked = _relinked(nodes, old, new)
+    waiting: list[Change] = []
+    for path, before, after in Comparison(nodes, old_digest, new_digest, also=relinked):
+        while waiting and not path.startswith(waiting[-1].entry.path + "/"):
+            waiting.pop()
+        change = _judge(nodes, path, before, after, path in relinked)
+        if change is None:
+            if after is not None and after[0] == DIRECTORY:
+                waiting.append(Change(ChangeKind.MODIFIED, to_entry(path, after)))
+            continue
+        yield from waiting
+        waiting.clear()
+        yield change
+
+
+def brought(found: Iterable[Change]) -> int:
+    """Return the content of the files in changes, in bytes, a file of several names once."""
+    total = 0
+    seen: set[int] = set()
+    for change in found:
+        entry = change.entry
+        if entry.kind is Kind.FILE and entry.inode not in seen:
+            total += entry.size
+            if entry.inode:
+                seen.add(entry.inode)
+    return total
+
+
+def equal_objects(nodes: Nodes, one: Record, other: Record) -> bool:
+    """Say whether two records describe equal objects; of directories, attributes alone."""
+    if one[0] == other[0] == DIRECTORY:
+        return with_payload(one, b"") == with_payload(other, b"")
+    return same_object(one, other) or _equal_files(nodes, one, other)
+
+
+def _judge(
+    nodes: Nodes, path: str, before: Record | None, after: Record | None, forced: bool
+) -> Change | None:
+    if after is None:
+        return Change(ChangeKind.DELETED, Entry(path=path, kind=Kind.WHITEOUT))
+    if before is None:
+        return Change(ChangeKind.ADDED, to_entry(path, after))
+    if not forced and equal_objects(nodes, before, after):
+        return None
+    return Change(ChangeKind.MODIFIED, to_entry(path, after))
+
+
+def _equal_files(nodes: Nodes, one: Record, other: Record) -> bool:
+    """Say whether two files are equal though their contents are cut differently."""
+    if one[0] != FILE or other[0] != FILE or one[6] != other[6]:
+        return False
+    if to_entry("", one) != to_entry("", other):
+        return False
+    if not {one[1] & FORM, other[1] & FORM} & {LIST, CHUNK}:
+        return one[1] & FORM == other[1] & FORM and payload(one) == payload(other)
+    left = Content(nodes.get, _refuse, 0, one)
+    right = Content(nodes.get, _refuse, 0, other)
+    step = 1 << 20
+    return all(left.read(at, step) == right.read(at, step) for at in range(0, one[6], step))
+
+
+def _refuse(data: bytes) -> bytes:
+    raise AssertionError("reading stores nothing")
+
+
+def _relinked(nodes: Nodes, old: Root, new: Root) -> frozenset[str]:
+    """Return the equal files whose names aren't those that they had, as far as those are equal."""
+    if old.links == new.links:
+        return frozenset()
+    before = _rows(nodes, old)
+    after = _rows(nodes, new)
+    paths = {path for row in set(before.values()) ^ set(after.values()) for path in row}
+    equal: set[str] = set()
+    for path in paths:
+        one, other = nodes.find(old.record, path), nodes.find(new.record, path)
+        if one is not None and other is not None and one[0] != DIRECTORY != other[0]:
+            if equal_objects(nodes, one, other):
+                equal.add(path)
+    return frozenset(
+        path
+        for path in equal
+        if after.get(path, {path}) != {name for name in before.get(path, (path,)) if name in equal}
+    )
+
+
+def _rows(nodes: Nodes, root: Root) -> dict[str, frozenset[str]]:
+    """Return all names of each file with several, by each of them."""
+    rows: dict[str, frozenset[str]] = {}
+    for names in links.load(nodes, root.links).values():
+        row = frozenset(names)
+        for name in row:
+            rows[name] = row
+    return rows

@@ -1,0 +1,167 @@
+"""Nodes: how directories and roots are written; the store's format, version 1.
+
+A directory is one *page*, or, once it has more than ``SPLIT_ABOVE`` entries, a *list of pages* cut
+where the CRC-32 of a name ends in seven zero bits. Where the cuts fall depends on nothing but the
+set of names, so equal directories have equal digests whatever their history, and adding a file to
+a directory of 100,000 stores one page of about 128 entries and the list, not 8 MB.
+
+    page   "DP" version 0                count u32  names u32   | FIXED × count | names | tails
+    list   "DL" version 0                count u32              | digest × count
+    root   "RT" version 0                next inode u64, digest of the link table | FIXED | tail
+
+Fixed-width columns, names joined by NUL and tails end to end let ``struct.iter_unpack`` and
+``str.split`` do the work: 1.5 million entries a second, against 0.25 million for varints read one
+by one in Python. Names are in byte order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from zlib import crc32
+
+import attrs
+
+from .record import DIRECTORY, FIXED, Record
+
+DIGEST_BYTES = 32
+NO_DIGEST = bytes(DIGEST_BYTES)
+
+SPLIT_ABOVE = 256
+_CUT_MASK = 0x7F
+
+_PAGE = b"DP\x01\x00"
+_LIST = b"DL\x01\x00"
+_ROOT = b"RT\x01\x00"
+_PAGE_HEAD = struct.Struct("<4sII")
+_LIST_HEAD = struct.Struct("<4sI")
+_ROOT_HEAD = struct.Struct("<4sQ32s")
+
+#: Records by name, in the byte order of names.
+Entries = dict[str, Record]
+
+
+class MalformedError(Exception):
+    """Bytes that don't follow the format, though their digest was right."""
+
+
+def digest_of(data: bytes | memoryview) -> bytes:
+    """Return what names an object: its SHA-256."""
+    return hashlib.sha256(data).digest()
+
+
+def byte_order(name: str) -> bytes:
+    """Return the key that sorts names as Tree promises."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def encode_directory(entries: Mapping[str, Record]) -> list[bytes]:
+    """Return the objects that hold a directory: its pages and, last, what names it."""
+    named = sorted((byte_order(name), record) for name, record in entries.items())
+    if len(named) <= SPLIT_ABOVE:
+        return [_encode_page(named)] if named else []
+    pages: list[bytes] = []
+    start = 0
+    for index in range(1, len(named)):
+        if not crc32(named[index][0]) & _CUT_MASK:
+            pages.append(_encode_page(named[start:index]))
+            start = index
+    pages.append(_encode_page(named[start:]))
+    digests = [digest_of(page) for page in pages]
+    pages.append(_LIST_HEAD.pack(_LIST, len(digests)) + b"".join(digests))
+    return pages
+
+
+def _encode_page(named: list[tuple[bytes, Record]]) -> bytes:
+    pack = FIXED.pack
+    names = b"\0".join([name for name, _ in named])
+    parts = [_PAGE_HEAD.pack(_PAGE, len(named), len(names))]
+    parts += [pack(*record[:7], len(record[7])) for _, record in named]
+    parts.append(names)
+    parts += [record[7] for _, record in named]
+    return b"".join(parts)
+
+
+def page_digests(data: bytes) -> tuple[bytes, ...] | None:
+    """Return the pages of a directory that is a list of pages, None for one that is a page.
+
+    Raises:
+        MalformedError: it is neither.
+    """
+    magic = data[:4]
+    if magic == _PAGE:
+        return None
+    if magic != _LIST:
+        raise MalformedError("not a directory of a format this version reads")
+    at = _LIST_HEAD.size
+    return tuple(data[i : i + DIGEST_BYTES] for i in range(at, len(data), DIGEST_BYTES))
+
+
+def decode_page(data: bytes) -> Entries:
+    """Return the entries of one page.
+
+    Raises:
+        MalformedError: the bytes aren't a page.
+    """
+    try:
+        magic, count, names_length = _PAGE_HEAD.unpack_from(data)
+        if magic != _PAGE:
+            raise MalformedError("not a directory page of a format this version reads")
+        at = _PAGE_HEAD.size
+        names_at = at + count * FIXED.size
+        tail_at = names_at + names_length
+        names = data[names_at:tail_at].decode("utf-8", "surrogateescape").split("\0")
+        found: Entries = {}
+        rows = FIXED.iter_unpack(memoryview(data)[at:names_at])
+        for name, (kind, flags, mode, uid, gid, mtime, size, length) in zip(
+            names, rows, strict=True
+        ):
+            end = tail_at + length
+            found[name] = (kind, flags, mode, uid, gid, mtime, size, data[tail_at:end])
+            tail_at = end
+    except (struct.error, ValueError) as error:
+        raise MalformedError(f"directory page: {error}") from error
+    return found
+
+
+@attrs.frozen
+class Root:
+    """Where a tree begins: its root directory, and what hard links need."""
+
+    record: Record
+    #: Digest of the link table; ``NO_DIGEST`` where no file has two names.
+    links: bytes = NO_DIGEST
+    #: The number the next file with a second name gets.
+    next_inode: int = 1
+
+    def encode(self) -> bytes:
+        """Return the object."""
+        *fixed, tail = self.record
+        head = _ROOT_HEAD.pack(_ROOT, self.next_inode, self.links)
+        return head + FIXED.pack(*fixed, len(tail)) + tail
+
+    @classmethod
+    def decode(cls, data: bytes) -> Root:
+        """Read an object that ``encode`` made.
+
+        Raises:
+            MalformedError: it isn't one.
+        """
+        try:
+            magic, next_inode, links = _ROOT_HEAD.unpack_from(data)
+            kind, flags, mode, uid, gid, mtime, size, length = FIXED.unpack_from(
+                data, _ROOT_HEAD.size
+            )
+        except struct.error as error:
+            raise MalformedError(f"root: {error}") from error
+        if magic != _ROOT:
+            raise MalformedError("not a root of a format this version reads")
+        at = _ROOT_HEAD.size + FIXED.size
+        record = (kind, flags, mode, uid, gid, mtime, size, data[at : at + length])
+        return cls(record, links, next_inode)
+
+
+#: What a container or layer without a parent starts from. Built in, so it is never stored.
+EMPTY_ROOT = Root((DIRECTORY, 0, 0o755, 0, 0, 0, 0, b"")).encode()
+EMPTY_ROOT_DIGEST = digest_of(EMPTY_ROOT)

@@ -1,0 +1,153 @@
+"""Nodes: decoded directories and roots by digest, kept as long as there is room.
+
+Objects are named by their digest, so a decoded one is right whoever fetched it: a view ``through``
+an unfinished writer shares the cache with everybody else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from .node import Entries, MalformedError, Root, decode_page, page_digests
+from .pack import DamagedError
+from .record import DIRECTORY, Record, payload
+
+#: Entries kept decoded, about 400 bytes each.
+_ENTRIES = 60_000
+_LISTS = 1_000
+
+_EMPTY: Entries = {}
+
+
+class _Cache:
+    def __init__(self) -> None:
+        self.guard = threading.Lock()
+        self.pages: OrderedDict[bytes, Entries] = OrderedDict()
+        self.entries = 0
+        self.lists: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
+        self.roots: OrderedDict[bytes, Root] = OrderedDict()
+
+
+class Nodes:
+    """Reads directories and roots through ``get``, which returns an object's verified bytes."""
+
+    def __init__(self, get: Callable[[bytes], bytes], cache: _Cache | None = None) -> None:
+        self.get = get
+        self._cache = cache or _Cache()
+
+    def through(self, get: Callable[[bytes], bytes | None]) -> Nodes:
+        """Return a view that asks ``get`` first."""
+        behind = self.get
+
+        def both(digest: bytes) -> bytes:
+            data = get(digest)
+            return behind(digest) if data is None else data
+
+        return Nodes(both, self._cache)
+
+    def root(self, digest: bytes) -> Root:
+        """Return a root object, decoded.
+
+        Raises:
+            DamagedError: it is missing or isn't what was stored; so do all methods here.
+        """
+        cache = self._cache
+        root = cache.roots.get(digest)
+        if root is None:
+            try:
+                root = Root.decode(self.get(digest))
+            except MalformedError as error:
+                raise DamagedError(str(error)) from error
+            with cache.guard:
+                cache.roots[digest] = root
+                if len(cache.roots) > _LISTS:
+                    cache.roots.popitem(last=False)
+        return root
+
+    def pages(self, digest: bytes) -> tuple[bytes, ...]:
+        """Return the digests of a directory's pages: its own, if it is but one; none if empty."""
+        if not digest:
+            return ()
+        cache = self._cache
+        found = cache.lists.get(digest)
+        if found is not None:
+            return found
+        if digest in cache.pages:
+            return (digest,)
+        data = self.get(digest)
+        try:
+            found = page_digests(data)
+        except MalformedError as error:
+            raise DamagedError(str(error)) from error
+        if found is None:
+            self._remember(digest, _decode(data))
+            return (digest,)
+        with cache.guard:
+            cache.lists[digest] = found
+            if len(cache.lists) > _LISTS:
+                cache.lists.popitem(last=False)
+        return found
+
+    def page(self, digest: bytes) -> Entries:
+        """Return a page's entries; not to be changed."""
+        entries = self._cache.pages.get(digest)
+        if entries is None:
+            entries = _decode(self.get(digest))
+            self._remember(digest, entries)
+        return entries
+
+    def directory(self, digest: bytes) -> Entries:
+        """Return all entries of a directory, in byte order; not to be changed."""
+        if not digest:
+            return _EMPTY
+        entries = self._cache.pages.get(digest)
+        if entries is not None:
+            return entries
+        pages = self.pages(digest)
+        if pages == (digest,):
+            return self.page(digest)
+        whole: Entries = {}
+        for page in pages:
+            whole.update(self._cache.pages.get(page) or _decode(self.get(page)))
+        # Under the list's own digest: a look-up in a large directory shall not join pages again.
+        self._remember(digest, whole)
+        return whole
+
+    def find(self, root: Record, path: str) -> Record | None:
+        """Return what is at ``path`` below the root record, or None."""
+        record = root
+        for part in path.split("/") if path else ():
+            if record[0] != DIRECTORY:
+                return None
+            below = self.directory(payload(record)).get(part)
+            if below is None:
+                return None
+            record = below
+        return record
+
+    def clear(self) -> None:
+        """Forget everything."""
+        cache = self._cache
+        with cache.guard:
+            cache.pages.clear()
+            cache.entries = 0
+            cache.lists.clear()
+            cache.roots.clear()
+
+    def _remember(self, digest: bytes, entries: Entries) -> None:
+        cache = self._cache
+        with cache.guard:
+            if digest not in cache.pages:
+                cache.entries += len(entries)
+            cache.pages[digest] = entries
+            while cache.entries > _ENTRIES and len(cache.pages) > 1:
+                cache.entries -= len(cache.pages.popitem(last=False)[1])
+
+
+def _decode(data: bytes) -> Entries:
+    try:
+        return decode_page(data)
+    except MalformedError as error:
+        raise DamagedError(str(error)) from error

@@ -1,0 +1,353 @@
+"""Overlay: changes in memory on top of a stored tree, for stages and for writable trees alike.
+
+A ``Folder`` is a directory loaded for writing: a copy of its entries, and the folders below it
+that were loaded too. The digest in a directory's record is stale as long as its folder is loaded;
+``encode`` writes folders from the bottom up, mends the records and yields the new root. Everything
+that was not touched stays shared with the old tree by digest.
+
+Paths are expected in Entry form. Errors are those of ``os``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from cowshed.entry import Entry, Kind, parent_of
+
+from . import links
+from .node import NO_DIGEST, Entries, Root, digest_of, encode_directory
+from .nodes import Nodes
+from .record import (
+    DIRECTORY,
+    LINKED,
+    Record,
+    change,
+    from_entry,
+    inode_of,
+    payload,
+    with_payload,
+)
+
+NAME_MAX = 255
+
+
+class Folder:
+    """A directory loaded for writing."""
+
+    __slots__ = ("entries", "folders")
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+        self.folders: dict[str, Folder] = {}
+
+
+def failure(number: int, path: str) -> OSError:
+    """Return the error that ``os`` would raise."""
+    return OSError(number, os.strerror(number), path)
+
+
+class Overlay:
+    """A tree that can be changed, beginning as the stored tree ``root``."""
+
+    def __init__(self, nodes: Nodes, root: bytes) -> None:
+        self._nodes = nodes
+        self.reset(root)
+
+    def reset(self, root: bytes) -> None:
+        """Begin anew from a stored tree."""
+        self.base = root
+        self._root = self._nodes.root(root)
+        self.record = self._root.record
+        self._top: Folder | None = None
+        self._links: dict[int, set[str]] | None = None
+        self._links_changed = False
+        self._next_inode = self._root.next_inode
+        self._recent: tuple[str, Folder] | None = None
+        self.changed = False
+
+    # -- looking ------------------------------------------------------------------------------
+
+    def find(self, path: str) -> Record | None:
+        """Return what is at ``path``, or None where the last component is missing.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: for something on the way.
+        """
+        if not path:
+            return self.record
+        directory, _, name = path.rpartition("/")
+        return self.entries(directory).get(name)
+
+    def get(self, path: str) -> Record:
+        """Return what is at ``path``; FileNotFoundError where nothing is."""
+        record = self.find(path)
+        if record is None:
+            raise failure(errno.ENOENT, path)
+        return record
+
+    def entries(self, path: str) -> Entries:
+        """Return the entries of directory ``path``; not to be changed, order is not promised."""
+        recent = self._recent
+        if recent is not None and recent[0] == path:
+            return recent[1].entries
+        folder = self._top
+        record = self.record
+        entries = self._nodes.directory(payload(record)) if folder is None else folder.entries
+        if not path:
+            return entries
+        for part in path.split("/"):
+            below = entries.get(part)
+            if below is None:
+                raise failure(errno.ENOENT, path)
+            if below[0] != DIRECTORY:
+                raise failure(errno.ENOTDIR, path)
+            folder = None if folder is None else folder.folders.get(part)
+            entries = self._nodes.directory(payload(below)) if folder is None else folder.entries
+        return entries
+
+    def own(self, path: str) -> Folder:
+        """Return directory ``path`` loaded for writing."""
+        recent = self._recent
+        if recent is not None and recent[0] == path:
+            return recent[1]
+        self.changed = True
+        folder = self._top
+        if folder is None:
+            digest = payload(self.record)
+            folder = self._top = Folder(dict(self._nodes.directory(digest)))
+        if path:
+            for part in path.split("/"):
+                below = folder.entries.get(part)
+                if below is None:
+                    raise failure(errno.ENOENT, path)
+                if below[0] != DIRECTORY:
+                    raise failure(errno.ENOTDIR, path)
+                inner = folder.folders.get(part)
+                if inner is None:
+                    inner = Folder(dict(self._nodes.directory(payload(below))))
+                    folder.folders[part] = inner
+                folder = inner
+        self._recent = (path, folder)
+        return folder
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def set(self, path: str, record: Record) -> None:
+        """Replace what is at ``path``, at every name that it has. Its kind stays."""
+        self.changed = True
+        if not path:
+            self.record = record
+            return
+        inode = inode_of(record)
+        for name in self.names(inode) if inode else (path,):
+            directory, _, last = name.rpartition("/")
+            self.own(directory).entries[last] = record
+
+    def touch(self, path: str, mtime_ns: int) -> None:
+        """Set the modification time of directory ``path``."""
+        self.set(path, change(self.get(path), mtime_ns=mtime_ns))
+
+    def create(self, path: str, record: Record) -> None:
+        """Put a new object where nothing is."""
+        directory, _, name = path.rpartition("/")
+        check_name(name, path)
+        self.own(directory).entries[name] = record
+
+    def delete(self, path: str) -> None:
+        """Take away ``path`` and everything below it."""
+        directory, _, name = path.rpartition("/")
+        folder = self.own(directory)
+        record = folder.entries.pop(name)
+        folder.folders.pop(name, None)
+        if record[0] == DIRECTORY:
+            self._recent = None
+            self._drop_links_below(path)
+        elif record[1] & LINKED:
+            self._drop_link(path, record)
+
+    def clear(self, path: str) -> None:
+        """Take away everything that directory ``path`` holds."""
+        folder = self.own(path)
+        if folder.entries:
+            self._drop_links_below(path)
+            folder.entries.clear()
+            folder.folders.clear()
+        self._recent = None
+
+    def move(self, source: str, destination: str) -> None:
+        """Move ``source`` to ``destination``, where nothing is."""
+        above, _, name = source.rpartition("/")
+        below, _, new_name = destination.rpartition("/")
+        check_name(new_name, destination)
+        target = self.own(below)
+        folder = self.own(above)
+        record = folder.entries.pop(name)
+        loaded = folder.folders.pop(name, None)
+        self._recent = None
+        target.entries[new_name] = record
+        if loaded is not None:
+            target.folders[new_name] = loaded
+        if record[0] == DIRECTORY:
+            self._rename_links_below(source, destination)
+        elif record[1] & LINKED:
+            names = self.names(inode_of(record))
+            names.discard(source)
+            names.add(destination)
+            self._links_changed = True
+
+    # -- hard links ---------------------------------------------------------------------------
+
+    @property
+    def table(self) -> dict[int, set[str]]:
+        """The names of every file that has several."""
+        if self._links is None:
+            self._links = links.load(self._nodes, self._root.links)
+        return self._links
+
+    def names(self, inode: int) -> set[str]:
+        """Return every path of a file with several names."""
+        return self.table[inode]
+
+    def link(self, existing: str, path: str) -> None:
+        """Make ``path``, where nothing is, another name of ``existing``."""
+        check_name(path.rpartition("/")[2], path)
+        self.own(parent_of(path))
+        record = self.get(existing)
+        inode = inode_of(record)
+        if not inode:
+            inode = self._next_inode
+            self._next_inode += 1
+            self.table[inode] = {existing}
+        names = self.names(inode)
+        names.add(path)
+        self._links_changed = True
+        self.set(existing, change(record, inode=inode, links=len(names)))
+
+    def _drop_link(self, path: str, record: Record) -> None:
+        """Account for ``path``, already gone from its directory, being no name any more."""
+        inode = inode_of(record)
+        names = self.names(inode)
+        names.discard(path)
+        self._links_changed = True
+        rest = change(record, inode=inode, links=len(names))
+        for name in names:
+            directory, _, last = name.rpartition("/")
+            self.own(directory).entries[last] = rest
+        if len(names) <= 1:
+            del self.table[inode]
+
+    def _drop_links_below(self, path: str) -> None:
+        if not self.table:
+            return
+        prefix = f"{path}/" if path else ""
+        for inode, names in list(self.table.items()):
+            gone = {name for name in names if name.startswith(prefix)}
+            if not gone:
+                continue
+            self._links_changed = True
+            rest = names - gone
+            if rest:
+                record = change(self.get(min(rest)), inode=inode, links=len(rest))
+                for name in rest:
+                    directory, _, last = name.rpartition("/")
+                    self.own(directory).entries[last] = record
+            if len(rest) <= 1:
+                del self.table[inode]
+            else:
+                self.table[inode] = rest
+
+    def _rename_links_below(self, source: str, destination: str) -> None:
+        prefix = f"{source}/"
+        for inode, names in list(self.table.items()):
+            if any(name.startswith(prefix) for name in names):
+                self._links_changed = True
+                self.table[inode] = {
+                    destination + name[len(source) :] if name.startswith(prefix) else name
+                    for name in names
+                }
+
+    # -- a stream's entries -------------------------------------------------------------------
+
+    def apply(self, entry: Entry, record: Record | None) -> None:
+        """Make ``entry.path`` exactly ``entry``, as ``Tree.apply``; a FILE's record is given."""
+        path = entry.path
+        kind = entry.kind
+        if kind is Kind.OPAQUE:
+            self.get(path)
+            self.clear(path)
+            return
+        if not path:
+            fresh = with_payload(from_entry(entry), payload(self.record))
+            self.changed = True
+            self.record = fresh
+            return
+        directory, _, name = path.rpartition("/")
+        check_name(name, path)
+        folder = self.own(directory)
+        old = folder.entries.get(name)
+        if record is None and kind is not Kind.WHITEOUT and kind is not Kind.HARDLINK:
+            record = from_entry(entry)
+        if old is not None:
+            if kind is Kind.DIRECTORY and old[0] == DIRECTORY and record is not None:
+                folder.entries[name] = with_payload(record, payload(old))
+                return
+            if kind is Kind.HARDLINK and self._is_name_of(path, old, entry.target):
+                return
+            if old[0] == DIRECTORY or old[1] & LINKED:
+                self.delete(path)
+            else:
+                del folder.entries[name]
+        elif kind is Kind.WHITEOUT:
+            raise failure(errno.ENOENT, path)
+        if kind is Kind.HARDLINK:
+            if self.get(entry.target)[0] == DIRECTORY:
+                raise failure(errno.EPERM, entry.target)
+            self.link(entry.target, path)
+        elif record is not None:
+            self.own(directory).entries[name] = record
+
+    def _is_name_of(self, path: str, record: Record, target: str) -> bool:
+        if path == target:
+            return True
+        inode = inode_of(record)
+        return bool(inode) and target in self.names(inode)
+
+    # -- storing ------------------------------------------------------------------------------
+
+    def encode(self, put: Callable[[bytes], bytes]) -> bytes:
+        """Write every loaded folder and the root as objects; return the new root's digest."""
+        if not self.changed:
+            return self.base
+        if self._top is not None:
+            self.record = with_payload(self.record, self._store_folders(self._top, put))
+        table = self._root.links
+        if self._links_changed:
+            objects = links.encode(self.table)
+            for data in objects:
+                put(data)
+            table = digest_of(objects[-1]) if objects else NO_DIGEST
+        return put(Root(self.record, table, self._next_inode).encode())
+
+    def _store_folders(self, top: Folder, put: Callable[[bytes], bytes]) -> bytes:
+        # Deep first with a stack of our own: images hold trees deeper than Python recurses.
+        order: list[tuple[Folder | None, str, Folder]] = [(None, "", top)]
+        for _, _, folder in order:
+            order += [(folder, name, below) for name, below in folder.folders.items()]
+        digest = b""
+        for above, name, folder in reversed(order):
+            digest = b""
+            for data in encode_directory(folder.entries):
+                digest = put(data)
+            if above is not None:
+                above.entries[name] = with_payload(above.entries[name], digest)
+        return digest
+
+
+def check_name(name: str, path: str) -> None:
+    """Refuse what can't be a name in a directory."""
+    if name in ("", ".", ".."):
+        raise failure(errno.EINVAL, path)
+    if len(name) * 4 > NAME_MAX and len(os.fsencode(name)) > NAME_MAX:
+        raise failure(errno.ENAMETOOLONG, path)

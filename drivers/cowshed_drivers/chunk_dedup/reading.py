@@ -1,0 +1,203 @@
+"""Reading: the half of a tree that layers and containers share.
+
+A container's tree that isn't the writer's asks the index for the container's root with each call
+(2 µs), so that it shows what was synced last and never a root whose objects are gone.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import BinaryIO, NoReturn
+
+from cowshed.entry import Entry
+from cowshed.errors import CorruptError
+from cowshed.tree import OpenMode, Tree
+
+from .content import Content
+from .handle import SmallFile, open_reader
+from .node import Entries, byte_order
+from .nodes import Nodes
+from .overlay import failure
+from .pack import DamagedError
+from .record import CHUNK, DIRECTORY, FILE, FORM, INLINE, LIST, Record, payload, to_entry
+from .store import Store
+
+
+class ReadTree(Tree):
+    """Lookups by path; subclasses say where entries come from."""
+
+    def __init__(self, store: Store, id: str) -> None:
+        self._store = store
+        self._id = id
+        self._nodes: Nodes = store.nodes
+
+    # -- to be answered by subclasses -----------------------------------------------------------
+
+    def _root(self) -> Record:
+        raise NotImplementedError
+
+    def _entries(self, path: str) -> Entries:
+        """Return the entries of directory ``path``."""
+        raise NotImplementedError
+
+    #: Whether ``_entries`` come in byte order.
+    _ordered = True
+
+    # -- Tree ---------------------------------------------------------------------------------
+
+    def stat(self, path: str) -> Entry:
+        return to_entry(path, self._record(path))
+
+    def _record(self, path: str) -> Record:
+        try:
+            if not path:
+                return self._root()
+            directory, _, name = path.rpartition("/")
+            record = self._entries(directory).get(name)
+        except DamagedError as error:
+            self._corrupt(path, error)
+        if record is None:
+            raise failure(errno.ENOENT, path)
+        return record
+
+    def scandir(self, path: str) -> Iterator[Entry]:
+        if self._record(path)[0] != DIRECTORY:
+            raise failure(errno.ENOTDIR, path)
+        return self._scan(path)
+
+    def _scan(self, path: str) -> Iterator[Entry]:
+        prefix = f"{path}/" if path else ""
+        try:
+            entries = self._entries(path)
+        except DamagedError as error:
+            self._corrupt(path, error)
+        if self._ordered:
+            # A stored directory never changes, so nothing pulls it from under the caller.
+            for name, record in entries.items():
+                yield to_entry(prefix + name, record)
+        else:
+            for name in sorted(entries, key=byte_order):
+                record = entries.get(name)
+                if record is not None:
+                    yield to_entry(prefix + name, record)
+
+    def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
+        if mode != "rb":
+            return self._open_for_writing(path, mode)
+        record = self._record(path)
+        if record[0] != FILE:
+            raise failure(errno.EISDIR if record[0] == DIRECTORY else errno.EINVAL, path)
+        try:
+            return open_record(self._nodes, record, self._where(path))
+        except DamagedError as error:
+            self._corrupt(path, error)
+
+    def _open_for_writing(self, path: str, mode: OpenMode) -> BinaryIO:
+        raise failure(errno.EROFS, path)
+
+    def _where(self, path: str) -> str:
+        return f"{self._id}: /{path}"
+
+    def _corrupt(self, path: str, error: DamagedError) -> NoReturn:
+        raise CorruptError(self._where(path), str(error)) from error
+
+
+def open_record(nodes: Nodes, record: Record, where: str) -> BinaryIO:
+    """Open a regular file's record for reading; ``where`` is for what goes wrong later.
+
+    Raises:
+        DamagedError: its content isn't what was stored.
+    """
+    form = record[1] & FORM
+    if form == CHUNK:
+        data = nodes.get(payload(record))
+        if len(data) != record[6]:
+            raise DamagedError("chunk has another length than its file")
+        return SmallFile(data)
+    if form == INLINE:
+        return SmallFile(payload(record))
+    if form == LIST or record[6]:
+        return open_reader(Content(nodes.get, _refuse, 0, record), where)
+    return SmallFile(b"")
+
+
+def _refuse(data: bytes) -> bytes:
+    raise AssertionError("reading stores nothing")
+
+
+class StoredTree(ReadTree):
+    """A layer, or a container as last synced; read-only."""
+
+    def __init__(self, store: Store, id: str, root: bytes, *, sealed: bool) -> None:
+        super().__init__(store, id)
+        self._digest = root
+        self._sealed = sealed
+
+    def _root(self) -> Record:
+        if not self._sealed:
+            with self._store.index.read() as txn:
+                found = self._store.index.find(txn, self._id)
+            if found is None:
+                raise failure(errno.ESTALE, self._id)
+            self._digest = found[1].root
+        return self._nodes.root(self._digest).record
+
+    def _entries(self, path: str) -> Entries:
+        record = self._root()
+        nodes = self._nodes
+        entries = nodes.directory(payload(record))
+        if path:
+            for part in path.split("/"):
+                below = entries.get(part)
+                if below is None:
+                    raise failure(errno.ENOENT, path)
+                if below[0] != DIRECTORY:
+                    raise failure(errno.ENOTDIR, path)
+                entries = nodes.directory(payload(below))
+        return entries
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        raise failure(errno.EROFS, path)
+
+    def symlink(self, target: str, path: str) -> None:
+        raise failure(errno.EROFS, path)
+
+    def link(self, existing: str, path: str) -> None:
+        raise failure(errno.EROFS, path)
+
+    def mknod(self, path: str, mode: int, rdev: int = 0) -> None:
+        raise failure(errno.EROFS, path)
+
+    def rename(self, source: str, destination: str) -> None:
+        raise failure(errno.EROFS, source)
+
+    def unlink(self, path: str) -> None:
+        raise failure(errno.EROFS, path)
+
+    def rmdir(self, path: str) -> None:
+        raise failure(errno.EROFS, path)
+
+    def chmod(self, path: str, mode: int) -> None:
+        raise failure(errno.EROFS, path)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        raise failure(errno.EROFS, path)
+
+    def utime(self, path: str, mtime_ns: int) -> None:
+        raise failure(errno.EROFS, path)
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        raise failure(errno.EROFS, path)
+
+    def removexattr(self, path: str, name: str) -> None:
+        raise failure(errno.EROFS, path)
+
+    def truncate(self, path: str, size: int) -> None:
+        raise failure(errno.EROFS, path)
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

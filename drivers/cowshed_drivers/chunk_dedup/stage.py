@@ -1,0 +1,126 @@
+"""ChunkStage: a layer being written, as an overlay on its parent plus a writer of new objects."""
+
+from __future__ import annotations
+
+import time
+from typing import BinaryIO
+
+from cowshed.driver import Stage
+from cowshed.entry import Entry, Kind
+from cowshed.errors import CorruptError
+
+from .changes import brought, changes
+from .collect import sweep
+from .commit import seal_layer
+from .compare import Comparison, Counts
+from .content import hold_stream
+from .index import LAYER
+from .node import EMPTY_ROOT_DIGEST
+from .overlay import Overlay
+from .pack import DamagedError, Note
+from .reading import open_record
+from .record import FILE, Record, from_entry, inode_of
+from .store import Store
+from .writer import NODES, Writer, order_key
+
+
+class ChunkStage(Stage):
+    """Applies entries in memory and streams content into private packs."""
+
+    def __init__(self, store: Store, parent: str | None, parent_root: bytes) -> None:
+        self._store = store
+        self._parent = parent
+        self._parent_root = parent_root
+        self._writer: Writer | None = Writer(store)
+        self._nodes = store.nodes.through(self._writer.get)
+        try:
+            self._overlay = Overlay(self._nodes, parent_root)
+        except DamagedError as error:
+            self.discard()
+            raise CorruptError(parent or "", str(error)) from error
+        self._given: set[str] = set()
+
+    def _live(self) -> Writer:
+        if self._writer is None:
+            raise ValueError("the stage is sealed or discarded")
+        return self._writer
+
+    def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
+        writer = self._live()
+        record: Record | None = None
+        try:
+            if entry.kind is Kind.FILE:
+                size = form = 0
+                data = b""
+                if content is not None:
+                    order = order_key(entry.path)
+                    size, form, data = hold_stream(
+                        content,
+                        self._nodes.get,
+                        lambda chunk: writer.put(chunk, order),
+                        self._store.options.chunk_size,
+                    )
+                record = from_entry(entry, size=size, form=form, content=data)
+                self._given.add(entry.path)
+            self._overlay.apply(entry, record)
+            if entry.kind is Kind.HARDLINK and entry.target in self._given:
+                self._given.add(entry.path)
+        except DamagedError as error:
+            raise CorruptError(f"{self._parent}: /{entry.path}", str(error)) from error
+
+    def open(self, path: str) -> BinaryIO:
+        self._live()
+        record = self._overlay.find(path) if path in self._given else None
+        if record is None or record[0] != FILE:
+            raise FileNotFoundError(f"{path!r} isn't a file of this stage")
+        try:
+            return open_record(self._nodes, record, f"stage: /{path}")
+        except DamagedError as error:
+            raise CorruptError(f"stage: /{path}", str(error)) from error
+
+    def seal(self, layer: str) -> None:
+        writer = self._live()
+        keep = False
+        try:
+            keep = self._seal(writer, layer)
+        except DamagedError as error:
+            raise CorruptError(layer, str(error)) from error
+        finally:
+            self._writer = None
+            writer.close(keep=keep)
+        sweep(self._store)
+
+    def _seal(self, writer: Writer, layer: str) -> bool:
+        writer.flush(apart=True)
+        root = self._overlay.encode(lambda data: writer.put(data, NODES))
+        counts: Counts = {}
+        differences = Comparison(self._nodes, self._parent_root, root, counts=counts)
+        if self._parent_root == EMPTY_ROOT_DIGEST:
+            apparent = self._all_of(differences)
+        else:
+            differences.drain()
+            apparent = brought(changes(self._nodes, self._parent_root, root))
+        serial = time.time_ns()
+        note = writer.note(Note(LAYER, serial, root, layer, self._parent))
+        writer.publish()
+        return seal_layer(
+            self._store, writer, layer, self._parent, root, counts, apparent, serial, note
+        )
+
+    @staticmethod
+    def _all_of(differences: Comparison) -> int:
+        """Return the content of all files of a layer without parent, in bytes."""
+        total = 0
+        seen: set[int] = {0}
+        for _, _, record in differences:
+            if record is not None and record[0] == FILE:
+                inode = inode_of(record)
+                if not inode or inode not in seen:
+                    total += record[6]
+                    seen.add(inode)
+        return total
+
+    def discard(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close(keep=False)

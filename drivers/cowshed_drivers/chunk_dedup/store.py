@@ -1,0 +1,174 @@
+"""Store: reading objects by digest, verified, with bounded caches.
+
+What a reader needs of the index is one row; the rest are packs, which never change. A pack may go
+away between the look-up and the open, because its objects moved or died in another process: the
+index is then asked once more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TypeAlias
+
+import zstandard
+
+from cowshed.errors import BusyError
+from cowshed.locking import Lock, LockFile
+
+from .index import OBJECT, Index
+from .node import EMPTY_ROOT, EMPTY_ROOT_DIGEST, digest_of
+from .nodes import Nodes
+from .options import Options
+from .pack import DamagedError
+
+#: pack, frame offset, frame length, offset in the raw frame, length
+Place: TypeAlias = tuple[int, int, int, int, int]
+
+_OPEN_PACKS = 64
+
+#: Held shared by whoever stages or commits, exclusively by whoever deletes packs.
+WRITERS = "writers"
+
+
+class Store:
+    """One driver object's view of the packs and the index below ``root``."""
+
+    def __init__(self, root: Path, options: Options) -> None:
+        self.root = root
+        self.options = options
+        self.packs = root / "packs"
+        self.staging = root / "staging"
+        for place in (root, self.packs, self.staging):
+            place.mkdir(mode=0o700, exist_ok=True)
+        self.index = Index(root / "index", map_size=options.map_size)
+        self.locks = LockFile(root / "lock")
+        self._groups: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._group_bytes = 0
+        self._files: OrderedDict[int, int] = OrderedDict()
+        self._pid = os.getpid()
+        self._guard = threading.RLock()
+        self._decompressor = zstandard.ZstdDecompressor()
+        self.nodes = Nodes(self.get)
+
+    @property
+    def durable(self) -> bool:
+        """False means that nothing need be synced."""
+        return self.index.durable
+
+    # -- locks --------------------------------------------------------------------------------
+
+    def writing(self) -> Lock:
+        """Keep packs from being deleted while objects found in them are about to be used."""
+        return self.locks.acquire(WRITERS, shared=True)
+
+    def alone(self, timeout: float = 0.0) -> Lock | None:
+        """Keep everybody from staging and committing; None if somebody is."""
+        if not timeout:
+            return self.locks.attempt(WRITERS)
+        try:
+            return self.locks.acquire(WRITERS, timeout=timeout)
+        except BusyError:
+            return None
+
+    # -- objects ------------------------------------------------------------------------------
+
+    def get(self, digest: bytes) -> bytes:
+        """Return an object, checked against its digest.
+
+        Raises:
+            DamagedError: it is missing or isn't what was stored.
+        """
+        if digest == EMPTY_ROOT_DIGEST:
+            return EMPTY_ROOT
+        tried: bytes | None = None
+        while True:
+            row = self.index.lookup(digest)
+            if row is None:
+                raise DamagedError(f"object {digest.hex()[:16]} is not in the index")
+            place: Place = OBJECT.unpack(row)[:5]
+            try:
+                return self.extract(self.pack_path(place[0]), place, digest)
+            except FileNotFoundError:
+                if row[:8] == tried:
+                    raise DamagedError(f"pack {place[0]:016x} is missing") from None
+                tried = row[:8]
+
+    def extract(self, path: Path, place: Place, digest: bytes) -> bytes:
+        """Return the object at ``place`` in the pack at ``path``.
+
+        Raises:
+            DamagedError: it isn't what was stored.
+            FileNotFoundError: the pack is gone.
+        """
+        pack, at, frame, offset, length = place
+        raw = self._group(path, pack, at, frame)
+        data = raw[offset : offset + length]
+        if digest_of(data) != digest:
+            raise DamagedError(f"pack {pack:016x}, frame at {at}: object has another digest")
+        return data
+
+    def _group(self, path: Path, pack: int, at: int, frame: int) -> bytes:
+        key = (pack, at)
+        with self._guard:
+            raw = self._groups.get(key)
+            if raw is not None:
+                self._groups.move_to_end(key)
+                return raw
+            packed = os.pread(self._descriptor(path, pack), frame, at)
+            try:
+                raw = self._decompressor.decompress(packed)
+            except zstandard.ZstdError as error:
+                raise DamagedError(
+                    f"pack {pack:016x}, frame at {at} can't be decompressed: {error}"
+                ) from error
+            self._groups[key] = raw
+            self._group_bytes += len(raw)
+            while self._group_bytes > self.options.cache_size and len(self._groups) > 1:
+                self._group_bytes -= len(self._groups.popitem(last=False)[1])
+            return raw
+
+    def _descriptor(self, path: Path, pack: int) -> int:
+        if self._pid != os.getpid():
+            # Offsets aren't used, but a descriptor closed here must not be the parent's idea.
+            self._pid = os.getpid()
+            self._files.clear()
+        descriptor = self._files.get(pack)
+        if descriptor is None:
+            descriptor = self._files[pack] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if len(self._files) > _OPEN_PACKS:
+                os.close(self._files.popitem(last=False)[1])
+        else:
+            self._files.move_to_end(pack)
+        return descriptor
+
+    def pack_path(self, pack: int) -> Path:
+        """Return where a published pack lies."""
+        return self.packs / f"{pack:016x}"
+
+    def forget(self, pack: int) -> None:
+        """Drop what is cached of a pack, so that its space can go back to the system."""
+        with self._guard:
+            descriptor = self._files.pop(pack, None)
+            if descriptor is not None and self._pid == os.getpid():
+                os.close(descriptor)
+            for key in [key for key in self._groups if key[0] == pack]:
+                self._group_bytes -= len(self._groups.pop(key))
+
+    def forget_all(self) -> None:
+        """Drop every cache and close every pack."""
+        with self._guard:
+            if self._pid == os.getpid():
+                for descriptor in self._files.values():
+                    os.close(descriptor)
+            self._files.clear()
+            self._groups.clear()
+            self._group_bytes = 0
+        self.nodes.clear()
+
+    def close(self) -> None:
+        """Let go of the index and of every pack. Closing twice is fine."""
+        self.forget_all()
+        self.index.close()

@@ -1,0 +1,323 @@
+"""Writer: new objects on their way into packs.
+
+``put`` takes an object unless the store, or this writer, has it. Objects gather until a window is
+full, are sorted so that similar ones lie side by side, cut into groups and compressed by threads
+while the caller goes on reading. Compressed groups go to packs in ``staging/``, whose names begin
+with this writer's token; the lock on the token is held as long as the writer lives, so ``recover``
+knows what a killed process left.
+
+``publish`` moves finished packs to their place. Only the transaction that follows makes them
+count; until then they are swept by ``recover`` like anything else nobody claims.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from .node import digest_of
+from .pack import MAGIC, Note, encode_note, group_header, share_of
+from .store import Place, Store
+
+#: Groups that wait or are being compressed before ``put`` waits for one to be done.
+_IN_FLIGHT_WINDOWS = 1
+
+#: A commit that brings less than this is one group; more, and nodes get a group of their own.
+_NODES_APART = 256 << 10
+
+
+@dataclass(slots=True)
+class _Open:
+    number: int
+    path: Path
+    file: BinaryIO
+    size: int
+    notes: int = 0
+
+
+@dataclass(slots=True)
+class WrittenPack:
+    """A finished pack: its number, where it lies now, its size in bytes and its notes."""
+
+    number: int
+    path: Path
+    size: int
+    notes: int
+
+
+@dataclass(slots=True)
+class _Group:
+    objects: list[tuple[bytes, bytes]]
+    frame: Future[bytes] | bytes = b""
+    table: list[tuple[bytes, int]] = field(default_factory=list)
+
+
+class _Compressors(threading.local):
+    """One context per thread; setting one up costs as much as 20 KB of compression."""
+
+    def __init__(self, level: int) -> None:
+        self.context = zstandard.ZstdCompressor(level=level)
+
+
+class Writer:
+    """Collects new objects for one layer, or for one commit of a container."""
+
+    def __init__(self, store: Store, *, alone: bool = False) -> None:
+        self._store = store
+        self._token = secrets.token_hex(8)
+        # Taken first: what is found in the index stays until this writer is done. ``alone``:
+        # the caller holds the lock exclusively.
+        self._writing = None if alone else store.writing()
+        self._mine = store.locks.acquire(self._token)
+        self._compressors = _Compressors(store.options.compression_level)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: dict[bytes, bytes] = {}
+        self._order: list[tuple[str, bytes]] = []
+        self._pending_bytes = 0
+        self._flight: deque[_Group] = deque()
+        self._flight_bytes = 0
+        self._flying: dict[bytes, bytes] = {}
+        self._pack: _Open | None = None
+        self._syncs: list[Future[None]] = []
+        #: Where each object of this writer lies, and its share on disk.
+        self.places: dict[bytes, tuple[Place, int]] = {}
+        self.packs: list[WrittenPack] = []
+        self._published = False
+        self._closed = False
+
+    # -- taking objects -----------------------------------------------------------------------
+
+    def put(self, data: bytes, order: str) -> bytes:
+        """Take an object and return its digest. ``order`` sorts it among its like."""
+        digest = digest_of(data)
+        if (
+            digest in self._pending
+            or digest in self.places
+            or digest in self._flying
+            or self._store.index.lookup(digest) is not None
+        ):
+            return digest
+        self._add(digest, data, order)
+        return digest
+
+    def supply(self, digest: bytes, data: bytes) -> None:
+        """Take an object whatever the index says of it."""
+        self._add(digest, data, "")
+
+    def _add(self, digest: bytes, data: bytes, order: str) -> None:
+        self._pending[digest] = data
+        self._order.append((order, digest))
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= self._store.options.window_size:
+            self.flush()
+
+    def get(self, digest: bytes) -> bytes | None:
+        """Return an object this writer took, or None.
+
+        Raises:
+            DamagedError: what was written a moment ago can't be read back.
+        """
+        data = self._pending.get(digest) or self._flying.get(digest)
+        if data is not None:
+            return data
+        found = self.places.get(digest)
+        if found is None:
+            return None
+        place = found[0]
+        self._write_out()
+        path = next(
+            (pack.path for pack in self.packs if pack.number == place[0]),
+            self._store.staging / f"{self._token}-{place[0]:016x}",
+        )
+        return self._store.extract(path, place, digest)
+
+    # -- groups -------------------------------------------------------------------------------
+
+    def flush(self, *, apart: bool = False) -> None:
+        """Cut what has gathered into groups and have them compressed.
+
+        ``apart`` does so only when it is worth a group of its own.
+        """
+        if not self._order or (apart and self._pending_bytes < _NODES_APART):
+            return
+        self._order.sort(key=_by_order)
+        limit = self._store.options.group_size
+        pending = self._pending
+        group = _Group([])
+        size = 0
+        groups: list[_Group] = [group]
+        for _, digest in self._order:
+            data = pending[digest]
+            if size and size + len(data) > limit:
+                group = _Group([])
+                groups.append(group)
+                size = 0
+            group.objects.append((digest, data))
+            size += len(data)
+        self._flying.update(pending)
+        self._flight_bytes += self._pending_bytes
+        self._pending = {}
+        self._order = []
+        self._pending_bytes = 0
+        if len(groups) == 1 and not self._flight:
+            # A container's small commit: starting threads would cost more than it saves.
+            group.frame = self._compress(group.objects)
+        else:
+            pool = self._threads()
+            for group in groups:
+                group.frame = pool.submit(self._compress, group.objects)
+        self._flight.extend(groups)
+        self._drain(self._store.options.window_size * _IN_FLIGHT_WINDOWS)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._store.options.threads, "chunk-dedup")
+        return self._pool
+
+    def _compress(self, objects: list[tuple[bytes, bytes]]) -> bytes:
+        return self._compressors.context.compress(b"".join([data for _, data in objects]))
+
+    def _drain(self, allowed: int) -> None:
+        while self._flight and (self._flight_bytes > allowed or _is_done(self._flight[0])):
+            group = self._flight.popleft()
+            frame = group.frame if isinstance(group.frame, bytes) else group.frame.result()
+            self._store_group(group.objects, frame)
+
+    def _store_group(self, objects: list[tuple[bytes, bytes]], frame: bytes) -> None:
+        pack = self._open_pack()
+        table = [(digest, len(data)) for digest, data in objects]
+        header = group_header(table, len(frame))
+        at = pack.size + len(header)
+        pack.file.write(header)
+        pack.file.write(frame)
+        pack.size = at + len(frame)
+        raw = sum([size for _, size in table])
+        length = len(frame)
+        offset = 0
+        for digest, size in table:
+            share = share_of(offset, size, length, raw)
+            self.places[digest] = ((pack.number, at, length, offset, size), share)
+            offset += size
+            del self._flying[digest]
+        self._flight_bytes -= offset
+        if pack.size >= self._store.options.pack_size:
+            self._finish_pack()
+
+    def _open_pack(self) -> _Open:
+        if self._pack is None:
+            number = secrets.randbits(63) or 1
+            path = self._store.staging / f"{self._token}-{number:016x}"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._pack = _Open(number, path, os.fdopen(descriptor, "wb", 1 << 20), len(MAGIC))
+            self._pack.file.write(MAGIC)
+        return self._pack
+
+    def _write_out(self) -> None:
+        if self._pack is not None:
+            self._pack.file.flush()
+
+    def _finish_pack(self) -> None:
+        pack, self._pack = self._pack, None
+        if pack is None:
+            return
+        self.packs.append(WrittenPack(pack.number, pack.path, pack.size, pack.notes))
+        if not self._store.durable:
+            pack.file.close()
+        elif self._pool is None:
+            _sync_and_close(pack.file)
+        else:
+            # The disk writes this pack while the next one is being filled.
+            pack.file.flush()
+            self._syncs.append(self._pool.submit(_sync_and_close, pack.file))
+
+    def note(self, note: Note) -> int:
+        """Write down who stands on which root; return the pack that holds the note."""
+        self.flush()
+        self._drain(0)
+        pack = self._open_pack()
+        encoded = encode_note(note)
+        pack.file.write(encoded)
+        pack.size += len(encoded)
+        pack.notes += 1
+        return pack.number
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Make everything durable and give it its place; it counts once the index says so."""
+        self.flush()
+        self._drain(0)
+        self._finish_pack()
+        for sync in self._syncs:
+            sync.result()
+        self._syncs = []
+        for pack in self.packs:
+            destination = self._store.pack_path(pack.number)
+            if pack.path != destination:
+                pack.path.rename(destination)
+                pack.path = destination
+        if self.packs and self._store.durable:
+            sync_directory(self._store.packs)
+
+    def close(self, *, keep: bool) -> None:
+        """Let go. Unless ``keep``, what was written is deleted. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pack is not None:
+            self._pack.file.close()
+            self._pack.path.unlink(missing_ok=True)
+        if not keep:
+            for pack in self.packs:
+                self._store.forget(pack.number)
+                pack.path.unlink(missing_ok=True)
+        self._flying.clear()
+        self._pending.clear()
+        self._flight.clear()
+        self._mine.release()
+        if self._writing is not None:
+            self._writing.release()
+
+
+def _by_order(item: tuple[str, bytes]) -> str:
+    return item[0]
+
+
+def _is_done(group: _Group) -> bool:
+    return isinstance(group.frame, bytes) or group.frame.done()
+
+
+def _sync_and_close(file: BinaryIO) -> None:
+    with file:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def order_key(path: str) -> str:
+    """Return what sorts content so that similar files lie side by side: extension, then name."""
+    name = path.rpartition("/")[2]
+    stem, dot, extension = name.rpartition(".")
+    return f"{extension}\0{name}" if dot and stem else f"\0{name}"
+
+
+#: Sorts nodes and chunk lists behind every file.
+NODES = "\U0010ffff"
