@@ -129,7 +129,7 @@ def put(tree: Tree, entry: Entry, content: BinaryIO | None = None) -> None:
     if old is None and entry.path:
         from .tree import now_ns
 
-        # ``apply`` leaves the parent's time alone, for streams; here a name is made, as by a person.
+        # ``apply`` is for streams and leaves the parent's time alone; here a person makes a name.
         tree.utime(parent_of(entry.path), now_ns())
 
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -210,7 +210,7 @@ class HostWriter:
         return True
 
     @contextlib.contextmanager
-    def _open_below(self, path: str) -> Iterator[int]:
+    def _open_below(self, path: str) -> Generator[int, None, None]:
         here = os.dup(self._root)
         try:
             for part in path.split("/") if path else ():
@@ -237,10 +237,12 @@ class HostWriter:
             self._attributes(entry, at, aside, None)
             return True
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with tree.open(entry.path) as content:
-            with os.fdopen(os.open(aside, flags, 0o600, dir_fd=at), "wb", buffering=0) as file:
-                _copy_sparse(content, file.fileno())
-                self._attributes(entry, at, aside, file.fileno())
+        with (
+            tree.open(entry.path) as content,
+            os.fdopen(os.open(aside, flags, 0o600, dir_fd=at), "wb", buffering=0) as file,
+        ):
+            _copy_sparse(content, file.fileno())
+            self._attributes(entry, at, aside, file.fileno())
         return True
 
     def _attributes(self, entry: Entry, at: int, name: str, descriptor: int | None) -> None:
@@ -264,7 +266,7 @@ class HostWriter:
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=at, follow_symlinks=False)
 
     @contextlib.contextmanager
-    def _tolerating(self, what: str) -> Iterator[None]:
+    def _tolerating(self, what: str) -> Generator[None, None, None]:
         try:
             yield
         except OSError as error:

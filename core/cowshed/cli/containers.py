@@ -106,7 +106,7 @@ def ps_command(
         created = one.created_ns
         if created not in ages:
             ages[created] = age_of_ns(created, now)
-        row = (
+        row: tuple[str, ...] = (
             short_id(one.id, whole=no_trunc),
             _image(one, names, no_trunc),
             one.driver,
