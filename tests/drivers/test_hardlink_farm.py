@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from cowshed.driver import Driver
+import pytest
+
+from cowshed.driver import Driver, make_options
+from cowshed.entry import Entry, Kind
+from cowshed.errors import ConfigError
 from cowshed.testing import DriverConformance
 from cowshed_drivers.hardlink_farm.driver import HardlinkFarm
 from cowshed_drivers.hardlink_farm.options import FarmOptions
@@ -24,4 +31,126 @@ class TestHardlinkFarmWithFewLinks(DriverConformance):
     spec = SPEC
 
     def open_driver(self, root: Path) -> Driver:
-        return HardlinkFarm(root, FarmOptions(max_links=4))
+        driver = HardlinkFarm(root, FarmOptions(max_links=4))
+        driver.durable = False
+        return driver
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[HardlinkFarm]:
+    with HardlinkFarm(tmp_path) as farm:
+        farm.durable = False
+        yield farm
+
+
+def seal(farm: HardlinkFarm, layer: str, **files: bytes) -> None:
+    with farm.stage(None) as stage:
+        for name, data in files.items():
+            entry = Entry(path=name, kind=Kind.FILE, mode=0o644, mtime_ns=5, size=len(data))
+            stage.add(entry, io.BytesIO(data))
+        stage.seal(layer)
+
+
+def inode(farm: HardlinkFarm, place: str) -> int:
+    return os.stat(os.path.join(farm.root, place)).st_ino
+
+
+def test_equal_files_of_two_layers_are_one_inode(farm: HardlinkFarm) -> None:
+    big = b"b" * (3 << 20)
+    seal(farm, "l1", f=b"same", g=b"one", h=big)
+    seal(farm, "l2", e=b"same", g=b"two", h=big)
+    assert inode(farm, "layers/l1/rootfs/f") == inode(farm, "layers/l2/rootfs/e")
+    assert inode(farm, "layers/l1/rootfs/h") == inode(farm, "layers/l2/rootfs/h")
+    assert inode(farm, "layers/l1/rootfs/g") != inode(farm, "layers/l2/rootfs/g")
+
+
+def test_renaming_onto_a_file_with_the_same_inode_still_removes_the_source(
+    farm: HardlinkFarm,
+) -> None:
+    seal(farm, "l1", a=b"same", b=b"same")
+    farm.prepare("c1", "l1")
+    with farm.tree("c1", writable=True) as tree:
+        tree.rename("a", "b")
+        assert [entry.path for entry in tree.walk()] == ["", "b"]
+
+
+def test_a_second_write_copies_nothing(farm: HardlinkFarm) -> None:
+    seal(farm, "l1", f=b"x")
+    farm.prepare("c1", "l1")
+    with farm.tree("c1", writable=True) as tree:
+        tree.chmod("f", 0o600)
+        first = inode(farm, "containers/c1/rootfs/f")
+        tree.write_bytes("f", b"y")
+    assert inode(farm, "containers/c1/rootfs/f") == first != inode(farm, "layers/l1/rootfs/f")
+
+
+def test_a_fork_made_while_a_file_is_open_for_writing_stays_as_it_was(farm: HardlinkFarm) -> None:
+    seal(farm, "l1", f=b"x")
+    farm.prepare("c1", "l1")
+    with farm.tree("c1", writable=True) as tree, tree.open("f", "r+b") as file:
+        file.write(b"1")
+        file.flush()
+        farm.fork("c1", "c2")
+        file.seek(0)
+        file.write(b"2")
+    assert farm.tree("c1").read_bytes("f") == b"2"
+    assert farm.tree("c2").read_bytes("f") == b"1"
+
+
+def test_verify_names_the_layer_and_path_of_a_write_that_went_around(
+    farm: HardlinkFarm, tmp_path: Path
+) -> None:
+    seal(farm, "l1", f=b"before", g=b"other")
+    path = tmp_path / "layers/l1/rootfs/f"
+    path.write_bytes(b"beside")
+    os.utime(path, ns=(5, 5))
+    problems = list(farm.verify("l1", deep=True))
+    assert [(problem.id, problem.path) for problem in problems] == [("l1", "f")]
+
+
+def test_collect_gives_back_what_no_tree_needs_and_nothing_else(farm: HardlinkFarm) -> None:
+    seal(farm, "l1", f=b"f" * 100_000, g=b"g" * 100_000)
+    seal(farm, "l2", f=b"f" * 100_000)
+    assert farm.collect() == 0
+    before = farm.disk_usage()
+    farm.remove("l1")
+    assert farm.collect() >= 100_000
+    assert farm.disk_usage() <= before - 100_000
+    assert list(farm.verify("l2", deep=True)) == []
+    seal(farm, "l3", f=b"f" * 100_000)
+    assert inode(farm, "layers/l2/rootfs/f") == inode(farm, "layers/l3/rootfs/f")
+
+
+def test_an_object_linked_while_it_was_dying_lives_on(farm: HardlinkFarm, tmp_path: Path) -> None:
+    seal(farm, "l1", f=b"x")
+    (object_,) = (tmp_path / "objects").glob("*/*")
+    object_.rename(f"{object_}.dying")
+    assert farm.collect() == 0
+    assert object_.exists()
+
+
+def test_what_a_layer_alone_holds_grows_when_the_other_goes(farm: HardlinkFarm) -> None:
+    seal(farm, "l1", f=b"f" * 100_000)
+    seal(farm, "l2", f=b"f" * 100_000)
+    shared = farm.usage("l1").exclusive
+    farm.remove("l2")
+    assert farm.usage("l1").exclusive >= shared + 100_000
+    assert farm.usage("l1").apparent == 100_000
+
+
+def test_more_containers_than_links_share_fresh_inodes(tmp_path: Path) -> None:
+    with HardlinkFarm(tmp_path, FarmOptions(max_links=8)) as farm:
+        farm.durable = False
+        seal(farm, "l1", f=b"x", g=b"y")
+        for number in range(30):
+            farm.prepare(f"c{number}", "l1")
+        assert max(os.stat(path).st_nlink for path in tmp_path.glob("*/*/rootfs/f")) <= 8
+        assert len({os.stat(path).st_ino for path in tmp_path.glob("*/*/rootfs/f")}) <= 6
+        assert all(not list(farm.changes(f"c{number}")) for number in range(30))
+        assert list(farm.verify("l1", deep=True)) == []
+
+
+@pytest.mark.parametrize("value", [3, 0, -1, True, "9", 4.5])
+def test_max_links_must_leave_room_for_the_farms_own_names(value: object) -> None:
+    with pytest.raises(ConfigError, match="max_links"):
+        make_options(SPEC, {"max_links": value})

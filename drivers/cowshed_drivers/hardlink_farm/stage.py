@@ -76,12 +76,12 @@ class FarmStage(NativeStage):
             else:
                 # Which attributes the file holds itself shows only once they are set.
                 key = key_of_file(descriptor, hashed)
-                self._exchange(key, entry.path, fd, name)
+                if self._exchange(key, fd, name):
+                    return
         finally:
             os.close(descriptor)
-        if os.stat(name, dir_fd=fd, follow_symlinks=False).st_nlink == 1:
-            self._path_of[key] = entry.path
-            self._key_of[entry.path] = key
+        self._path_of[key] = entry.path
+        self._key_of[entry.path] = key
 
     def _expected_key(self, entry: Entry, hashed: Hash) -> str:
         mode = self.hosting.native_mode(Kind.FILE, entry.mode)
@@ -109,11 +109,13 @@ class FarmStage(NativeStage):
             return False
         return True
 
-    def _exchange(self, key: str, path: str, fd: int, name: str) -> None:
+    def _exchange(self, key: str, fd: int, name: str) -> bool:
         """Replace the file just written by the farm's, if it has it."""
         aside = f".{os.urandom(8).hex()}"
-        if self._link_to(key, fd, aside):
-            os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
+        if not self._link_to(key, fd, aside):
+            return False
+        os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
+        return True
 
     def link_file(self, entry: Entry, fd: int, name: str) -> None:
         try:

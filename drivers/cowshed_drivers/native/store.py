@@ -18,42 +18,23 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from cowshed.driver import Driver, Held, Item, Problem, Stage, Usage
-from cowshed.entry import Change, Kind
+from cowshed.driver import Held, Item, Stage
 from cowshed.errors import BusyError, ConflictError, InUseError, NotFoundError
-from cowshed.locking import Lock, LockFile
-from cowshed.tree import Tree
+from cowshed.locking import Lock
 
-from .comparing import compare
-from .hosting import open_hosting
-from .items import ItemFile, UsageCache, is_id
+from .items import ItemFile
 from .removal import remove_directory
+from .shelf import PLACES, NativeShelf
 from .stage import NativeStage
-from .syscalls import make_directory, sync_directory, syncfs
-from .tree import NativeTree
-from .usage import allocated_below
+from .syscalls import make_directory, sync_directory
 from .view import ROOTFS, SIDECAR, NativeView
 from .workspace import Workspace, lay_empty_tree
 
-_PLACES = {Held.LAYER: "layers", Held.CONTAINER: "containers"}
 
-
-class NativeDriver(Driver):
+class NativeDriver(NativeShelf):
     """Everything but how trees are cloned, staged and measured."""
-
-    tree_class: type[NativeTree] = NativeTree
-    view_class: type[NativeView] = NativeView
-
-    def __init__(self, root: Path) -> None:
-        self.root = str(root)
-        for place in (*_PLACES.values(), "children", "staging", "trash"):
-            make_directory(os.path.join(self.root, place))
-        self.hosting = open_hosting(os.path.join(self.root, "store.json"), self.name)
-        self.locks = LockFile(root / "lock")
 
     # -- what a driver says ---------------------------------------------------------------------
 
@@ -71,14 +52,6 @@ class NativeDriver(Driver):
             workspace.throw_away,
         )
 
-    def measure(self, item: Item, home: str) -> Usage:
-        """Walk the tree in ``home`` and say what it costs."""
-        raise NotImplementedError
-
-    def usage_stamp(self) -> int:
-        """Return what a cached usage depends on besides its own tree."""
-        return 0
-
     # -- making ---------------------------------------------------------------------------------
 
     def stage(self, parent: str | None) -> Stage:
@@ -92,16 +65,16 @@ class NativeDriver(Driver):
             raise
 
     def prepare(self, container: str, parent: str | None) -> None:
-        self._free(container)
+        self.free(container)
         with self._begin(parent) as workspace:
             self._lay(workspace.home, parent)
             self._publish_container(workspace, container, parent)
 
     def fork(self, container: str, new: str) -> None:
-        item = self._item(container, Held.CONTAINER)
-        self._free(new)
+        item = self.item(container, Held.CONTAINER)
+        self.free(new)
         with self._begin(item.parent) as workspace:
-            home = self._home(item)
+            home = self.home(item)
             make_directory(os.path.join(workspace.home, ROOTFS))
             # Held until all is cloned: nobody opens it for writing in mid-clone, and a farm may
             # link what only this container holds if nobody has it open for writing now.
@@ -121,10 +94,10 @@ class NativeDriver(Driver):
     def _begin(self, parent: str | None) -> Workspace:
         held: Lock | None = None
         if parent is not None:
-            self._item(parent, Held.LAYER)
+            self.item(parent, Held.LAYER)
             held = self.locks.acquire(f"parent:{parent}", shared=True)
             try:
-                self._item(parent, Held.LAYER)
+                self.item(parent, Held.LAYER)
             except BaseException:
                 held.release()
                 raise
@@ -134,9 +107,9 @@ class NativeDriver(Driver):
         if parent is None:
             lay_empty_tree(home, self.hosting, self.view_class)
             return
-        below = os.path.join(self.root, _PLACES[Held.LAYER], parent)
+        below = os.path.join(self.root, PLACES[Held.LAYER], parent)
         make_directory(os.path.join(home, ROOTFS))
-        self.clone(below, home, self._item(parent, Held.LAYER), still=True)
+        self.clone(below, home, self.item(parent, Held.LAYER), still=True)
         view = self.view_class(below, self.hosting, "sealed")
         try:
             view.sidecar.copy_to(os.path.join(home, SIDECAR))
@@ -153,12 +126,12 @@ class NativeDriver(Driver):
 
     def _publish(self, workspace: Workspace, item: Item, apparent: int) -> bool:
         """Rename a finished tree into place; False if the ID is there already."""
-        home = self._home(item)
+        home = self.home(item)
         ItemFile(workspace.home).write(item.parent, apparent)
         if self.durable:
             workspace.sync()
         with self.locks.acquire(f"id:{item.id}"):
-            self._free(item.id, allowed=item.held)
+            self.free(item.id, allowed=item.held)
             if item.parent is not None:
                 self._mark(item.parent, item.id)
             try:
@@ -180,121 +153,10 @@ class NativeDriver(Driver):
         if self.durable:
             sync_directory(marks)
 
-    # -- looking --------------------------------------------------------------------------------
-
-    def tree(self, id: str, *, writable: bool = False) -> Tree:
-        item = self._item(id)
-        layer = item.held is Held.LAYER
-        if writable and layer:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), id)
-        home = self._home(item)
-        if not writable:
-            return self.tree_class(home, self.hosting, layer=layer)
-        writer = self.locks.acquire(
-            f"writer:{id}", shared=True, timeout=60, what=f"container {id[:16]}"
-        )
-
-        def let_go() -> None:
-            UsageCache(home).forget()
-            self.touch()
-            writer.release()
-
-        try:
-            UsageCache(home).forget()
-            return self.tree_class(
-                home, self.hosting, layer=False, writable=True, durable=self.durable, let_go=let_go
-            )
-        except BaseException:
-            writer.release()
-            raise
-
-    def changes(self, container: str) -> Iterator[Change]:
-        return self._changes(self._item(container, Held.CONTAINER))
-
-    def _changes(self, item: Item) -> Iterator[Change]:
-        new = self.view_class(self._home(item), self.hosting, "live", live=True)
-        try:
-            old: NativeView | None = None
-            if item.parent is not None:
-                below = os.path.join(self.root, _PLACES[Held.LAYER], item.parent)
-                old = self.view_class(below, self.hosting, "sealed")
-            try:
-                yield from compare(old, new)
-            finally:
-                if old is not None:
-                    old.close_view()
-        finally:
-            new.close_view()
-
-    def items(self) -> Iterator[Item]:
-        for held, place in _PLACES.items():
-            for id in sorted(os.listdir(os.path.join(self.root, place))):
-                parent = ItemFile(os.path.join(self.root, place, id)).parent()
-                if parent is not ...:
-                    yield Item(id=id, held=held, parent=parent)
-
-    def usage(self, id: str) -> Usage:
-        item = self._item(id)
-        home = self._home(item)
-        stamp = self.usage_stamp()
-        cache = UsageCache(home)
-        known = cache.read(stamp)
-        if known is not None:
-            return known
-        found = self.measure(item, home)
-        # A container open for writing is a different one in a moment.
-        free = item.held is Held.LAYER or self.locks.attempt(f"writer:{id}")
-        if free:
-            cache.write(stamp, found)
-            if isinstance(free, Lock):
-                free.release()
-        return found
-
-    def changed_bytes(self, item: Item) -> int:
-        """Return the bytes of the files that a container added or changed, each file once."""
-        sizes: dict[int | str, int] = {}
-        for change in self._changes(item):
-            entry = change.entry
-            if entry.kind is Kind.FILE:
-                sizes[entry.inode if entry.links > 1 else entry.path] = entry.size
-        return sum(sizes.values())
-
-    def disk_usage(self) -> int:
-        return allocated_below(self.root)
-
-    def verify(self, id: str, *, deep: bool = False) -> Iterator[Problem]:
-        item = self._item(id)
-        home = self._home(item)
-        if item.parent is not None and not self._exists(Held.LAYER, item.parent):
-            yield Problem(id=id, path="", what=f"its parent layer {item.parent} is missing")
-        if not os.path.isdir(os.path.join(home, ROOTFS)):
-            yield Problem(id=id, path="", what="its directory rootfs is missing")
-            return
-        layer = item.held is Held.LAYER
-        view = self.view_class(home, self.hosting, "sealed" if layer else "live", live=not layer)
-        try:
-            for what in view.sidecar.problems():
-                yield Problem(id=id, path="", what=f"its sidecar is damaged: {what}")
-            if deep:
-                yield from self.verify_content(item, view)
-        finally:
-            view.close_view()
-
-    def verify_content(self, item: Item, view: NativeView) -> Iterator[Problem]:
-        """Read every byte of ``item``'s files."""
-        for found in view.walk_found(""):
-            if found.kind is Kind.FILE:
-                try:
-                    with view.open_to_read(found) as file:
-                        while file.read(1 << 20):
-                            pass
-                except OSError as error:
-                    yield Problem(id=item.id, path=found.path, what=f"can't be read: {error}")
-
     # -- removing -------------------------------------------------------------------------------
 
     def remove(self, id: str) -> None:
-        item = self._item(id)
+        item = self.item(id)
         alone: Lock | None = None
         if item.held is Held.LAYER:
             alone = self.locks.attempt(f"parent:{id}")
@@ -305,14 +167,14 @@ class NativeDriver(Driver):
                 self._refuse_if_needed(id)
             key = os.urandom(16).hex()
             try:
-                os.rename(self._home(item), os.path.join(self.root, "trash", key))
+                os.rename(self.home(item), os.path.join(self.root, "trash", key))
             except FileNotFoundError:
                 raise NotFoundError("layer or container", id) from None
         finally:
             if alone is not None:
                 alone.release()
         if self.durable:
-            sync_directory(os.path.dirname(self._home(item)))
+            sync_directory(os.path.dirname(self.home(item)))
         self._unmark(item)
         remove_directory(os.path.join(self.root, "trash"), key)
         self.touch()
@@ -320,7 +182,7 @@ class NativeDriver(Driver):
     def _refuse_if_needed(self, layer: str) -> None:
         for child in self._marks(layer):
             for held in Held:
-                if self._exists(held, child):
+                if self.exists(held, child):
                     raise InUseError(f"layer {layer} is needed by {held.value} {child}")
 
     def _marks(self, layer: str) -> list[str]:
@@ -332,7 +194,7 @@ class NativeDriver(Driver):
     def _unmark(self, item: Item) -> None:
         if item.parent is not None:
             with self.locks.acquire(f"id:{item.id}"):
-                if not any(self._exists(held, item.id) for held in Held):
+                if not any(self.exists(held, item.id) for held in Held):
                     mark = os.path.join(self.root, "children", item.parent, item.id)
                     Path(mark).unlink(missing_ok=True)
 
@@ -348,46 +210,5 @@ class NativeDriver(Driver):
             remove_directory(trash, key)
         children = os.path.join(self.root, "children")
         for layer in os.listdir(children):
-            if not self._exists(Held.LAYER, layer):
+            if not self.exists(Held.LAYER, layer):
                 remove_directory(children, layer)
-
-    def close(self) -> None:
-        pass
-
-    # -- how ------------------------------------------------------------------------------------
-
-    def touch(self) -> None:
-        """Say that what trees share may have changed."""
-        path = os.path.join(self.root, "generation")
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        now = time.time_ns()
-        os.utime(path, ns=(now, now))
-
-    def sync(self) -> None:
-        """Write out the file system that holds the store."""
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syncfs(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _home(self, item: Item) -> str:
-        return os.path.join(self.root, _PLACES[item.held], item.id)
-
-    def _exists(self, held: Held, id: str) -> bool:
-        return is_id(id) and os.path.lexists(os.path.join(self.root, _PLACES[held], id))
-
-    def _item(self, id: str, held: Held | None = None) -> Item:
-        for each in Held if held is None else (held,):
-            if is_id(id):
-                parent = ItemFile(os.path.join(self.root, _PLACES[each], id)).parent()
-                if parent is not ...:
-                    return Item(id=id, held=each, parent=parent)
-        raise NotFoundError(held.value if held else "layer or container", id)
-
-    def _free(self, id: str, *, allowed: Held | None = None) -> None:
-        if not is_id(id):
-            raise ValueError(f"{id!r} can't be a file name")
-        for held in Held:
-            if held is not allowed and self._exists(held, id):
-                raise ConflictError(f"{held.value} {id} exists already")

@@ -1,0 +1,197 @@
+"""Shelf: where a store's trees are, and everything that only looks at them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cowshed.driver import Driver, Held, Item, Problem, Usage
+from cowshed.entry import Change, Kind
+from cowshed.errors import ConflictError, NotFoundError
+from cowshed.locking import Lock, LockFile
+from cowshed.tree import Tree
+
+from .comparing import compare
+from .hosting import open_hosting
+from .items import ItemFile, UsageCache, is_id
+from .syscalls import make_directory
+from .tree import NativeTree
+from .usage import allocated_below
+from .view import ROOTFS, NativeView
+
+PLACES = {Held.LAYER: "layers", Held.CONTAINER: "containers"}
+
+
+class NativeShelf(Driver):
+    """The reading half of a driver of native trees."""
+
+    tree_class: type[NativeTree] = NativeTree
+    view_class: type[NativeView] = NativeView
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root)
+        for place in (*PLACES.values(), "children", "staging", "trash"):
+            make_directory(os.path.join(self.root, place))
+        self.hosting = open_hosting(os.path.join(self.root, "store.json"), self.name)
+        self.locks = LockFile(root / "lock")
+
+    # -- what a driver says ---------------------------------------------------------------------
+
+    def measure(self, item: Item, home: str) -> Usage:
+        """Walk the tree in ``home`` and say what it costs."""
+        raise NotImplementedError
+
+    def usage_stamp(self) -> int:
+        """Return what a cached usage depends on besides its own tree."""
+        return 0
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        item = self.item(id)
+        layer = item.held is Held.LAYER
+        if writable and layer:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), id)
+        home = self.home(item)
+        if not writable:
+            return self.tree_class(home, self.hosting, layer=layer)
+        writer = self.locks.acquire(
+            f"writer:{id}", shared=True, timeout=60, what=f"container {id[:16]}"
+        )
+
+        def let_go() -> None:
+            UsageCache(home).forget()
+            self.touch()
+            writer.release()
+
+        try:
+            UsageCache(home).forget()
+            return self.tree_class(
+                home, self.hosting, layer=False, writable=True, durable=self.durable, let_go=let_go
+            )
+        except BaseException:
+            writer.release()
+            raise
+
+    def changes(self, container: str) -> Iterator[Change]:
+        return self._changes(self.item(container, Held.CONTAINER))
+
+    def _changes(self, item: Item) -> Iterator[Change]:
+        new = self.view_class(self.home(item), self.hosting, "live", live=True)
+        try:
+            old: NativeView | None = None
+            if item.parent is not None:
+                below = os.path.join(self.root, PLACES[Held.LAYER], item.parent)
+                old = self.view_class(below, self.hosting, "sealed")
+            try:
+                yield from compare(old, new)
+            finally:
+                if old is not None:
+                    old.close_view()
+        finally:
+            new.close_view()
+
+    def items(self) -> Iterator[Item]:
+        for held, place in PLACES.items():
+            for id in sorted(os.listdir(os.path.join(self.root, place))):
+                parent = ItemFile(os.path.join(self.root, place, id)).parent()
+                if parent is not ...:
+                    yield Item(id=id, held=held, parent=parent)
+
+    def usage(self, id: str) -> Usage:
+        item = self.item(id)
+        home = self.home(item)
+        stamp = self.usage_stamp()
+        cache = UsageCache(home)
+        known = cache.read(stamp)
+        if known is not None:
+            return known
+        found = self.measure(item, home)
+        # A container open for writing is a different one in a moment.
+        free = item.held is Held.LAYER or self.locks.attempt(f"writer:{id}")
+        if free:
+            cache.write(stamp, found)
+            if isinstance(free, Lock):
+                free.release()
+        return found
+
+    def changed_bytes(self, item: Item) -> int:
+        """Return the bytes of the files that a container added or changed, each file once."""
+        sizes: dict[int | str, int] = {}
+        for change in self._changes(item):
+            entry = change.entry
+            if entry.kind is Kind.FILE:
+                sizes[entry.inode if entry.links > 1 else entry.path] = entry.size
+        return sum(sizes.values())
+
+    def disk_usage(self) -> int:
+        return allocated_below(self.root)
+
+    def verify(self, id: str, *, deep: bool = False) -> Iterator[Problem]:
+        item = self.item(id)
+        home = self.home(item)
+        if item.parent is not None and not self.exists(Held.LAYER, item.parent):
+            yield Problem(id=id, path="", what=f"its parent layer {item.parent} is missing")
+        if not os.path.isdir(os.path.join(home, ROOTFS)):
+            yield Problem(id=id, path="", what="its directory rootfs is missing")
+            return
+        layer = item.held is Held.LAYER
+        view = self.view_class(home, self.hosting, "sealed" if layer else "live", live=not layer)
+        try:
+            for what in view.sidecar.problems():
+                yield Problem(id=id, path="", what=f"its sidecar is damaged: {what}")
+            if deep:
+                yield from self.verify_content(item, view)
+        finally:
+            view.close_view()
+
+    def verify_content(self, item: Item, view: NativeView) -> Iterator[Problem]:
+        """Read every byte of ``item``'s files."""
+        for found in view.walk_found(""):
+            if found.kind is Kind.FILE:
+                try:
+                    with view.open_to_read(found) as file:
+                        while file.read(1 << 20):
+                            pass
+                except OSError as error:
+                    yield Problem(id=item.id, path=found.path, what=f"can't be read: {error}")
+
+    def close(self) -> None:
+        pass
+
+    # -- how ------------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Say that what trees share may have changed."""
+        path = os.path.join(self.root, "generation")
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        now = time.time_ns()
+        os.utime(path, ns=(now, now))
+
+    def home(self, item: Item) -> str:
+        """Return the directory of a tree."""
+        return os.path.join(self.root, PLACES[item.held], item.id)
+
+    def exists(self, held: Held, id: str) -> bool:
+        """Say whether there is such a layer or container."""
+        return is_id(id) and os.path.lexists(os.path.join(self.root, PLACES[held], id))
+
+    def item(self, id: str, held: Held | None = None) -> Item:
+        """Return what ``id`` is. NotFoundError: it isn't there, or not a ``held``."""
+        for each in Held if held is None else (held,):
+            if is_id(id):
+                parent = ItemFile(os.path.join(self.root, PLACES[each], id)).parent()
+                if parent is not ...:
+                    return Item(id=id, held=each, parent=parent)
+        raise NotFoundError(held.value if held else "layer or container", id)
+
+    def free(self, id: str, *, allowed: Held | None = None) -> None:
+        """ConflictError if ``id`` is taken, other than by an ``allowed``."""
+        if not is_id(id):
+            raise ValueError(f"{id!r} can't be a file name")
+        for held in Held:
+            if held is not allowed and self.exists(held, id):
+                raise ConflictError(f"{held.value} {id} exists already")

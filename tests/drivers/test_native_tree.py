@@ -1,0 +1,196 @@
+"""NativeTree and NativeStage on the disk itself: what the kit can't see through the interface."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cowshed.driver import Stage
+from cowshed.entry import Entry, Kind
+from cowshed.errors import BusyError, InUseError
+from cowshed_drivers.naive_copy.driver import NaiveCopy
+from cowshed_drivers.native.directories import Directories
+from cowshed_drivers.native.hosting import Hosting, open_hosting
+from cowshed_drivers.native.removal import remove_directory
+from cowshed_drivers.native.sidecar import Record, Sidecar
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[NaiveCopy]:
+    with NaiveCopy(tmp_path) as driver:
+        driver.durable = False
+        yield driver
+
+
+def add_file(stage: Stage, path: str, data: bytes = b"x", **fields: int) -> None:
+    entry = Entry(
+        path=path, kind=Kind.FILE, size=len(data), mode=fields.pop("mode", 0o644), **fields
+    )
+    stage.add(entry, io.BytesIO(data))  # type: ignore[attr-defined]
+
+
+def test_a_link_in_the_middle_of_a_path_is_never_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("not yours")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "link").symlink_to(outside)
+    directories = Directories(str(tree))
+    with pytest.raises(NotADirectoryError):
+        directories.at("link/secret")
+    for path in ("..", "../outside/secret", "link/..", "a//b", "."):
+        with pytest.raises(OSError):
+            directories.fd(path)
+    directories.close()
+
+
+def test_a_container_that_swaps_a_directory_for_a_link_reaches_nothing(
+    driver: NaiveCopy, tmp_path: Path
+) -> None:
+    target = tmp_path / "host"
+    target.mkdir()
+    driver.prepare("c1", None)
+    with driver.tree("c1", writable=True) as tree:
+        tree.mkdir("etc")
+        assert tree.path is not None
+        os.rmdir(os.path.join(tree.path, "etc"))
+        os.symlink(target, os.path.join(tree.path, "etc"))
+    with driver.tree("c1", writable=True) as tree:
+        with pytest.raises(NotADirectoryError):
+            tree.write_bytes("etc/passwd", b"root::0:0")
+        with pytest.raises(OSError):
+            tree.chmod("etc", 0o777)
+    assert list(target.iterdir()) == []
+
+
+def test_the_umask_does_not_matter(driver: NaiveCopy) -> None:
+    before = os.umask(0o777)
+    try:
+        with driver.stage(None) as stage:
+            stage.add(Entry(path="d", kind=Kind.DIRECTORY, mode=0o775))
+            add_file(stage, "d/f", mode=0o666)
+            stage.seal("l1")
+        driver.prepare("c1", "l1")
+        with driver.tree("c1", writable=True) as tree:
+            tree.mkdir("d/new", 0o777)
+            tree.write_bytes("d/new/f", b"")
+            assert [entry.mode for entry in tree.walk()] == [0o755, 0o775, 0o666, 0o777, 0o644]
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a privileged store holds it all natively")
+def test_a_privileged_store_needs_no_sidecar(driver: NaiveCopy, tmp_path: Path) -> None:
+    with driver.stage(None) as stage:
+        add_file(stage, "f", mode=0o4751, uid=7, gid=9)
+        stage.add(Entry(path="d", kind=Kind.DIRECTORY, mode=0, uid=3))
+        stage.add(Entry(path="s", kind=Kind.SYMLINK, mode=0o777, target="f", gid=5))
+        stage.seal("l1")
+    assert not (tmp_path / "layers/l1/sidecar.db").exists()
+    status = (tmp_path / "layers/l1/rootfs/f").stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o4751, 7, 9)
+
+
+def test_a_users_store_needs_no_record_for_what_belongs_to_root() -> None:
+    hosting = Hosting((1000, 1000))
+    assert hosting.shown_ids(1000, 1000) == (0, 0)
+    assert hosting.native_ids(0, 0) == hosting.native_ids(33, 33) == (1000, 1000)
+    assert hosting.native_mode(Kind.FILE, 0o444) == 0o644
+    assert hosting.native_mode(Kind.DIRECTORY, 0) == 0o700
+
+
+def test_a_stores_rule_outlives_whoever_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    path.write_text('{"format": 1, "owner": [1000, 100]}')
+    assert open_hosting(str(path), "x") == Hosting((1000, 100))
+
+
+def test_records_follow_renames_of_directories_and_names_that_sort_between(tmp_path: Path) -> None:
+    sidecar = Sidecar(str(tmp_path / "s.db"), "live")
+    for path in ("a/f", "a/b/f", "a.b/f", "a0/f", "ab"):
+        sidecar.put(path, Record(uid=5))
+    sidecar.move("a", "z")
+    kept = {p for p in ("z/f", "z/b/f", "a.b/f", "a0/f", "ab", "a/f", "a/b/f") if sidecar.get(p)}
+    assert kept == {"z/f", "z/b/f", "a.b/f", "a0/f", "ab"}
+    sidecar.close()
+
+
+def test_a_sidecar_left_by_a_killed_process_is_whole(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    child = os.fork()
+    if child == 0:
+        Sidecar(path, "live").put("f", Record(uid=5))
+        os._exit(9)
+    os.waitpid(child, 0)
+    sidecar = Sidecar(path, "live")
+    record = sidecar.get("f")
+    assert record is not None and record.uid == 5
+    assert sidecar.problems() == []
+    sidecar.close()
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_directories_deeper_than_descriptors_last_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "top").mkdir()
+    here = os.open(tmp_path / "top", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d" * 100, dir_fd=here)
+        below = os.open("d" * 100, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    remove_directory(str(tmp_path), "top")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recover_sweeps_dead_stages_and_leaves_live_ones(driver: NaiveCopy, tmp_path: Path) -> None:
+    (tmp_path / "staging/dead").mkdir()
+    (tmp_path / "trash/old/deep").mkdir(parents=True)
+    with driver.stage(None) as stage:
+        add_file(stage, "f")
+        driver.recover()
+        assert len(list((tmp_path / "staging").iterdir())) == 1
+        assert not list((tmp_path / "trash").iterdir())
+        stage.seal("l1")
+    assert not list((tmp_path / "staging").iterdir())
+    assert driver.tree("l1").read_bytes("f") == b"x"
+
+
+def test_a_parent_being_built_on_can_not_be_removed(driver: NaiveCopy) -> None:
+    with driver.stage(None) as stage:
+        stage.seal("l1")
+    with driver.stage("l1") as stage:
+        with pytest.raises(BusyError):
+            driver.remove("l1")
+        stage.seal("l2")
+    with pytest.raises(InUseError, match="layer l2"):
+        driver.remove("l1")
+    driver.remove("l2")
+    driver.remove("l1")
+
+
+def test_a_mark_without_its_child_holds_nothing_back(driver: NaiveCopy, tmp_path: Path) -> None:
+    with driver.stage(None) as stage:
+        stage.seal("l1")
+    (tmp_path / "children/l1").mkdir()
+    (tmp_path / "children/l1/never-made").touch()
+    driver.remove("l1")
+
+
+def test_zeros_become_holes_and_holes_stay(driver: NaiveCopy) -> None:
+    data = b"a" * 4096 + bytes(8 << 20) + b"z" + bytes(1 << 20)
+    with driver.stage(None) as stage:
+        add_file(stage, "sparse", data)
+        stage.seal("l1")
+    driver.prepare("c1", "l1")
+    for id in ("l1", "c1"):
+        with driver.tree(id) as tree:
+            assert tree.read_bytes("sparse") == data
+            assert tree.path is not None
+            assert os.stat(os.path.join(tree.path, "sparse")).st_blocks * 512 < 1 << 20

@@ -1,0 +1,92 @@
+"""Both native drivers without privilege: the whole kit as an ordinary user.
+
+Run as root, the kit runs once more in a child process that gave root up for good. Run as a user,
+``test_naive_copy`` and ``test_hardlink_farm`` are that case already.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534
+HERE = Path(__file__).parent
+
+# All is imported first: the interpreter may live where only root can look.
+CHILD = """
+import importlib, os, pkgutil, sys
+import pytest, _pytest, hypothesis, hypothesis.stateful, hypothesis.strategies
+import sqlite3, multiprocessing.popen_fork, multiprocessing.synchronize, concurrent.futures
+import cowshed.testing, cowshed_drivers.naive_copy.driver, cowshed_drivers.hardlink_farm.driver
+import encodings, pdb, doctest, unittest.mock, xml.dom, pprint, difflib, timeit
+for package in (_pytest, cowshed.testing, hypothesis, encodings):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if "extra" not in module.name and "__main__" not in module.name:
+            try:
+                importlib.import_module(module.name)
+            except ImportError:
+                pass
+base, file, *rest = sys.argv[1:]
+os.environ.update(HOME=base, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.umask(0o077)
+for path in ("/proc/1/environ", "/etc/shadow"):
+    assert not os.access(path, os.R_OK), "privilege remains"
+sys.dont_write_bytecode = True
+os.chdir(base)
+sys.exit(pytest.main([
+    file, "-q", "-x", "-p", "no:cacheprovider", f"--rootdir={base}", f"--basetemp={base}/t", *rest,
+]))
+"""
+
+KIT = """
+import os, sys
+from pathlib import Path
+from cowshed.testing import DriverConformance
+from cowshed_drivers.{package}.driver import {name}
+from cowshed_drivers.{package}.plugin import SPEC
+
+class TestUnprivileged(DriverConformance):
+    spec = SPEC
+    # Another process needs an interpreter that this user may run.
+    processes = os.access(os.path.realpath(sys.executable), os.X_OK)
+
+    def open_driver(self, root):
+        driver = {name}(root)
+        driver.durable = False
+        assert driver.hosting.owner is not None
+        return driver
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other test files run without privilege already")
+@pytest.mark.parametrize(
+    ("package", "name"), [("naive_copy", "NaiveCopy"), ("hardlink_farm", "HardlinkFarm")]
+)
+def test_the_kit_passes_for_an_ordinary_user(package: str, name: str) -> None:
+    # Not below tmp_path, whose parents are closed to others.
+    base = Path(tempfile.mkdtemp(prefix="cowshed-"))
+    try:
+        base.chmod(0o700)
+        os.chown(base, NOBODY, NOBODY)
+        file = base / "test_kit.py"
+        file.write_text(KIT.format(package=package, name=name))
+        file.chmod(0o644)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        result = subprocess.run(
+            [sys.executable, "-c", CHILD, str(base), str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
+        assert " passed" in result.stdout
+    finally:
+        shutil.rmtree(base)
