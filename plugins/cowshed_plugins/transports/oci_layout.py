@@ -139,11 +139,12 @@ class OciTarget(Target):
         lock = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with storing():
-                self._move_blobs()
             index = self._merged(entries)
+            # First of all, so that nobody takes a directory with blobs in it for another thing.
             if self._files.size("oci-layout") is None:
                 publish_file(self._path / "oci-layout", lambda out: _write(out, LAYOUT_FILE))
+            with storing():
+                self._move_blobs()
             publish_file(self._path / "index.json", lambda out: _write(out, index))
             self._made = False
         finally:
@@ -157,12 +158,11 @@ class OciTarget(Target):
         directory = self._path / "blobs" / "sha256"
         directory.mkdir(parents=True, exist_ok=True)
         for digest in self._staging.blobs.iter():
-            place = self._path / blob_name(digest)
-            if not place.exists():
-                staged = self._staging.blobs.path(digest)
-                with staged.open("rb") as file:
-                    os.fsync(file.fileno())
-                staged.rename(place)
+            staged = self._staging.blobs.path(digest)
+            with staged.open("rb") as file:
+                os.fsync(file.fileno())
+            # Over what is there, too: that may be damaged, this is not.
+            staged.replace(self._path / blob_name(digest))
         sync_directory(directory)
 
     def _merged(self, entries: Sequence[Descriptor]) -> bytes:
@@ -235,14 +235,21 @@ class OciTarget(Target):
             return False
 
     def _remove_if_made(self) -> None:
-        if self._made:
-            for name in ("index.json", "oci-layout"):
+        """Remove a directory that failed to become a layout, unless others made it one."""
+        if not self._made:
+            return
+        self._made = False
+        lock = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._files.size("index.json") is None:
                 with contextlib.suppress(OSError):
-                    (self._path / name).unlink()
-            for directory in ("blobs/sha256", "blobs", "."):
-                with contextlib.suppress(OSError):
-                    (self._path / directory).rmdir()
-            self._made = False
+                    (self._path / "oci-layout").unlink()
+                for directory in ("blobs/sha256", "blobs", "."):
+                    with contextlib.suppress(OSError):
+                        (self._path / directory).rmdir()
+        finally:
+            os.close(lock)
 
 
 class OciArchiveTarget(Target):

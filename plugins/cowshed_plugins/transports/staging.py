@@ -47,13 +47,10 @@ class Staging:
 
     def __init__(self, parent: Path, compression: LayerCompression, level: int) -> None:
         _sweep(parent)
-        self.path = parent / f"{_PREFIX}{secrets.token_hex(8)}"
         try:
-            self.path.mkdir(mode=0o700)
+            self.path, self._lock = _make(parent)
         except OSError as error:
             raise ReadOnlyError(f"can't write to {parent}: {error.strerror}") from error
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.compression: LayerCompression = compression
         self._level = level
         self.blobs = BlobStore(self.path, durable=False)
@@ -179,6 +176,20 @@ def parent_directory(path: Path) -> Path:
     if path.is_dir():
         raise StoreError(f"{path} is a directory; a file is to be written")
     return parent
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    """Make and lock a directory, again if a sweep comes between the two."""
+    while True:
+        path = parent / f"{_PREFIX}{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return path, descriptor
+            os.close(descriptor)
 
 
 def _sweep(parent: Path) -> None:
