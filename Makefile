@@ -23,7 +23,7 @@ check: $(VENV)/developing ## Lint, formatting, types, imports
 	$(IN_VENV)/ruff check $(SOURCES)
 	$(IN_VENV)/ruff format --check $(SOURCES)
 	$(IN_VENV)/mypy
-	$(IN_VENV)/pyright
+	$(IN_VENV)/pyright --pythonpath $(IN_VENV)/python
 	$(IN_VENV)/lint-imports
 
 format: $(VENV)/developing ## Format the code
