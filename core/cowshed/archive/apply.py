@@ -264,9 +264,6 @@ def clean(name: str) -> str:
     Raises:
         UnsafeEntryError: the name is empty or leads out of the root.
     """
-    # Nearly all names take this way, which is ten times as fast.
-    if "//" not in name and "/." not in name and name[:1] not in ("", ".", "/"):
-        return name[:-1] if name[-1] == "/" else name
     if not name:
         raise UnsafeEntryError(name, "it has no name")
     if name.startswith("/"):

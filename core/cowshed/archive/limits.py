@@ -13,15 +13,13 @@ _positive = attrs.validators.ge(1)
 class Limits:
     """Bounds for one layer. Passing one raises ``LimitExceededError(option="limits.NAME")``.
 
-    The defaults let every image through that we found in the wild, with an order of magnitude to
-    spare, and stop the bombs of CVE-2017-14992 and its kin.
+    The defaults are far above what images need and stop the bombs of CVE-2017-14992 and its kin.
     """
 
-    #: Bytes of the unpacked tar, and of all file content once holes are filled. The largest
-    #: layers in public registries (model weights) are some 100 GiB.
+    #: Bytes of the unpacked tar, and of all file content once holes are filled.
     bytes: int = attrs.field(default=1 << 39, validator=_positive)
     #: Unpacked bytes for each compressed one, judged beyond ``ratio_floor``. Deflate can't pass
-    #: 1,032, and real layers stay below 100.
+    #: 1,032.
     ratio: int = attrs.field(default=1000, validator=_positive)
     #: Unpacked bytes below which no ratio is suspicious: a layer may be a file of zeros.
     ratio_floor: int = attrs.field(default=256 << 20, validator=_positive)

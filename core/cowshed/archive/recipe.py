@@ -137,7 +137,7 @@ class _Recipe:
 def _open(recipe: BinaryIO) -> _Recipe:
     if recipe.seekable() and recipe.tell() == 0:
         return _Recipe(recipe)
-    import tempfile  # takes 5 ms, for what is rare
+    import tempfile  # a slow import, for what is rare
 
     # Read twice, so a pipe is copied first; recipes are small.
     copy = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115 — lives as long as _Recipe
