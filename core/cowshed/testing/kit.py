@@ -11,6 +11,7 @@ import pytest
 
 from ..driver import Capability, Driver, DriverSpec, Held
 from ..entry import Change
+from ..errors import NotFoundError
 from ..tree import Tree
 from .oracle import Picture, Thing, assert_same, letters, look_at, sketch
 
@@ -105,7 +106,11 @@ class Store:
     def assert_layers(self, promise: str = "a sealed layer never changes") -> None:
         """Re-hash every layer that the test made."""
         for id, picture in self.layers.items():
-            assert_same(picture, self.look(id), promise)
+            try:
+                found = self.look(id)
+            except NotFoundError as error:
+                pytest.fail(f"broken promise: {promise}\n  {error}")
+            assert_same(picture, found, promise)
 
     def held(self) -> dict[str, tuple[Held, str | None]]:
         """Return what ``items`` yields, by ID."""

@@ -1,0 +1,331 @@
+"""Drivers with one fault each, all derived from the model: what the kit is there to catch."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, ClassVar
+
+import attrs
+
+from cowshed.driver import Held, Item, Stage, Usage
+from cowshed.entry import Change, ChangeKind, Entry, Kind
+from cowshed.errors import NotFoundError
+from cowshed.testing import MemoryDriver
+from cowshed.testing.memory import MemoryStage
+from cowshed.testing.memory_tree import MemoryTree, Volume
+from cowshed.tree import OpenMode, Tree
+
+
+class SharingVolume(Volume):
+    """Its copies share their files' content, as a hardlink farm that breaks no link would."""
+
+    def copy(self) -> Volume:
+        new = SharingVolume()
+        copies = {
+            node.number: attrs.evolve(node, xattrs=dict(node.xattrs))
+            for node in self.nodes.values()
+        }
+        new.nodes = {path: copies[node.number] for path, node in self.nodes.items()}
+        return new
+
+
+def _share(volume: Volume) -> Volume:
+    shared = SharingVolume()
+    shared.nodes = volume.nodes
+    return shared
+
+
+class WritesThrough(MemoryDriver):
+    """Content written in a container reaches its parent."""
+
+    def prepare(self, container: str, parent: str | None) -> None:
+        super().prepare(container, parent)
+        if parent is not None:
+            self._store.volumes[container] = _share(self._store.volumes[parent]).copy()
+
+
+class ForkShares(MemoryDriver):
+    """A fork and its origin are one."""
+
+    def fork(self, container: str, new: str) -> None:
+        super().fork(container, new)
+        self._store.volumes[new] = self._store.volumes[container]
+
+
+class AttributesWriteThrough(MemoryDriver):
+    """Contents are copied, but a chmod in a container reaches its parent's inode."""
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        tree = super().tree(id, writable=writable)
+        parent = self._store.items[id].parent
+        return ChmodBoth(tree, self._store.volumes[parent]) if writable and parent else tree
+
+
+class ChmodBoth(MemoryTree):
+    def __init__(self, tree: Tree, below: Volume) -> None:
+        assert isinstance(tree, MemoryTree)
+        super().__init__(tree.volume, writable=True)
+        self._below = below
+
+    def chmod(self, path: str, mode: int) -> None:
+        super().chmod(path, mode)
+        if path in self._below.nodes:
+            self._below.nodes[path].mode = mode
+
+
+class FaultyStage(MemoryStage):
+    """A stage that drops or alters some entries."""
+
+    def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
+        altered = self.alter(entry)
+        if altered is not None:
+            super().add(altered, content)
+        elif content is not None:
+            content.read()
+
+    def alter(self, entry: Entry) -> Entry | None:
+        return entry
+
+
+class StagesFaultily(MemoryDriver):
+    kind: type[FaultyStage] = FaultyStage
+
+    def stage(self, parent: str | None) -> Stage:
+        return self.kind(self, parent, self._base(parent))
+
+
+class _NoWhiteouts(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        return None if entry.kind is Kind.WHITEOUT else entry
+
+
+class ForgetsWhiteouts(StagesFaultily):
+    """What a layer deletes comes back."""
+
+    kind = _NoWhiteouts
+
+
+class _NoOpaque(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        return None if entry.kind is Kind.OPAQUE else entry
+
+
+class IgnoresOpaque(StagesFaultily):
+    """An emptied directory still shows its parent's children."""
+
+    kind = _NoOpaque
+
+
+class _NoTrusted(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        kept = {name: value for name, value in entry.xattrs.items() if name[:8] != "trusted."}
+        return attrs.evolve(entry, xattrs=kept)
+
+
+class LosesTrustedXattrs(StagesFaultily):
+    """xattrs that need privilege are dropped."""
+
+    kind = _NoTrusted
+
+
+class _NoOwner(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        return attrs.evolve(entry, uid=0, gid=0) if entry.kind is Kind.DIRECTORY else entry
+
+
+class ForgetsDirectoryOwners(StagesFaultily):
+    """Directories belong to whoever made them."""
+
+    kind = _NoOwner
+
+
+class _WholeSeconds(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        return attrs.evolve(entry, mtime_ns=entry.mtime_ns // 10**9 * 10**9)
+
+
+class RoundsTimes(StagesFaultily):
+    """mtimes lose their nanoseconds."""
+
+    kind = _WholeSeconds
+
+
+class _Severed(FaultyStage):
+    def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
+        super().add(entry, content)
+        if entry.kind is Kind.HARDLINK:
+            nodes = self._live().volume.nodes
+            node = nodes[entry.path]
+            nodes[entry.path] = attrs.evolve(node, data=bytearray(node.data), number=10**9)
+
+
+class CopiesHardLinks(StagesFaultily):
+    """A hard link becomes a second file."""
+
+    kind = _Severed
+
+
+class ComparesByMtime(MemoryDriver):
+    """A file counts as changed only if its mtime or size did."""
+
+    def changes(self, container: str) -> Iterator[Change]:
+        old = self._store.bases[container]
+        for change in super().changes(container):
+            before = old.entry(change.path) if change.path in old.nodes else None
+            now = change.entry
+            if before is None or (before.mtime_ns, before.size) != (now.mtime_ns, now.size):
+                yield change
+
+
+class OmitsTouchedDirectories(MemoryDriver):
+    """Directories above a change are left out."""
+
+    def changes(self, container: str) -> Iterator[Change]:
+        for change in super().changes(container):
+            same_kind = change.kind is ChangeKind.MODIFIED
+            if not (same_kind and change.path and change.entry.kind is Kind.DIRECTORY):
+                yield change
+
+
+class ListsDeletedChildren(MemoryDriver):
+    """A deleted directory is listed with everything below it."""
+
+    def changes(self, container: str) -> Iterator[Change]:
+        old = self._store.bases[container]
+        for change in super().changes(container):
+            yield change
+            if change.kind is ChangeKind.DELETED:
+                for path in sorted(old.below(change.path)):
+                    yield Change(ChangeKind.DELETED, Entry(path=path, kind=Kind.WHITEOUT))
+
+
+class LeaksOnRemove(MemoryDriver):
+    """What a removed container held is there again for the next of that ID."""
+
+    _attic: ClassVar[dict[str, Volume]] = {}
+
+    def remove(self, id: str) -> None:
+        if id in self._store.volumes:
+            self._attic[id] = self._store.volumes[id]
+        super().remove(id)
+
+    def prepare(self, container: str, parent: str | None) -> None:
+        super().prepare(container, parent)
+        self._store.volumes[container] = self._attic.pop(container, self._store.volumes[container])
+
+
+class RemovesParents(MemoryDriver):
+    """A layer with dependants can be removed."""
+
+    def remove(self, id: str) -> None:
+        if id not in self._store.items:
+            raise NotFoundError("layer or container", id)
+        del self._store.items[id], self._store.volumes[id]
+
+
+class StandsOnContainers(MemoryDriver):
+    """A container passes for a layer to stand on."""
+
+    def _base(self, parent: str | None) -> Volume:
+        return (
+            self._store.volumes[parent] if parent in self._store.volumes else super()._base(parent)
+        )
+
+
+class PublishesEarly(MemoryDriver):
+    """A layer is listed while it is being staged."""
+
+    def stage(self, parent: str | None) -> Stage:
+        stage = super().stage(parent)
+        self._store.items["early"] = Item(id="early", held=Held.LAYER, parent=parent)
+        return stage
+
+
+class WritableLayers(MemoryDriver):
+    """A view of a layer takes writes."""
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        return MemoryTree(self._store.volumes[self._item(id).id], writable=True)
+
+
+class FollowsLinks(MemoryDriver):
+    """Opening a symbolic link opens what it points at."""
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        tree = super().tree(id, writable=writable)
+        assert isinstance(tree, MemoryTree)
+        return FollowingTree(tree.volume, writable=writable)
+
+
+class FollowingTree(MemoryTree):
+    def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
+        node = self.volume.nodes.get(path)
+        return super().open(node.target if node and node.kind is Kind.SYMLINK else path, mode)
+
+
+class DropsSetuidOnChown(MemoryDriver):
+    """chown clears setuid, as chown(2) does."""
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        tree = super().tree(id, writable=writable)
+        assert isinstance(tree, MemoryTree)
+        return ClearingTree(tree.volume, writable=writable)
+
+
+class ClearingTree(MemoryTree):
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        super().chown(path, uid, gid)
+        node = self.volume.nodes[path]
+        if node.kind is Kind.FILE:
+            node.mode &= 0o1777
+
+
+class LeavesStaleTail(MemoryDriver):
+    """Extending a file shows bytes that a truncation had cut off."""
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        tree = super().tree(id, writable=writable)
+        assert isinstance(tree, MemoryTree)
+        return StaleTree(tree.volume, writable=writable)
+
+
+class StaleTree(MemoryTree):
+    def truncate(self, path: str, size: int) -> None:
+        if not self.writable:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        self.kept = getattr(self, "kept", b"") or bytes(self.volume.nodes[path].data)
+        super().truncate(path, size)
+        self.volume.nodes[path].data[:] = self.kept[:size].ljust(size, b"\0")
+
+
+class SortsByText(MemoryDriver):
+    """Names are sorted as text, not as bytes."""
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        tree = super().tree(id, writable=writable)
+        assert isinstance(tree, MemoryTree)
+        return TextTree(tree.volume, writable=writable)
+
+
+class TextTree(MemoryTree):
+    def scandir(self, path: str) -> Iterator[Entry]:
+        return iter(sorted(super().scandir(path), key=lambda entry: entry.name.lower()))
+
+
+class CountsTwice(MemoryDriver):
+    """usage counts a file once for each of its names."""
+
+    def usage(self, id: str) -> Usage:
+        volume = self._store.volumes[id]
+        total = sum(len(node.data) for node in volume.nodes.values())
+        return attrs.evolve(super().usage(id), apparent=total)
+
+
+class ForgetsOnClose(MemoryDriver):
+    """Nothing survives reopening."""
+
+    def close(self) -> None:
+        self._store.items.clear()
+        self._store.volumes.clear()
