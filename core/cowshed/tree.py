@@ -36,7 +36,7 @@ class Tree(abc.ABC):
     * each mutating call succeeds whole or leaves the tree as it was;
     * writes reach this tree only, never a parent or sibling, whatever kind of write it is;
     * a mutating call on a tree that isn't ``writable`` raises ``OSError(EROFS)``;
-    * a write changes content, size and mtime only: mode bits, owner and xattrs stay, whoever writes;
+    * a write changes content, size and mtime only: mode bits, owner and xattrs stay;
     * as on POSIX, creating, removing and renaming set the directories' mtime to now, writing sets
       the file's; ``utime`` sets any value back;
     * writes are visible to others and durable once ``sync`` or ``close`` returns;
