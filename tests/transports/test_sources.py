@@ -30,7 +30,7 @@ from cowshed.errors import (
 )
 from cowshed.oci import Platform
 
-from .helpers import Layout, check, images, make_tar, save, saved_image, transport
+from .helpers import Layout, check, images, make_tar, save, saved_image, tars, transport
 
 AMD64 = Platform.parse("linux/amd64")
 
