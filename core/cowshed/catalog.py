@@ -309,6 +309,11 @@ class Transaction:
         """Note that a driver doesn't hold ``id`` any more, or that it is wanted again."""
         self._delete(b"doomed", _layer_key(driver, id))
 
+    def count(self, database: str) -> int:
+        """Say how many ``"images"`` or ``"containers"`` there are, without reading them."""
+        entries: int = self._transaction.stat(self._databases[database.encode()])["entries"]
+        return entries
+
     # -- plumbing -----------------------------------------------------------------------------
 
     def _driver_names(self) -> dict[int, str]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 Warn = Callable[[str], None]
+
+
+@contextmanager
+def naming(path: str) -> Generator[None, None, None]:
+    """Let an error say the path as a person wrote it; a tree's own names only the last step."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def names_content(path: str) -> bool:
@@ -87,7 +97,8 @@ def unpack_tar(
     """
     from .archive import apply_layer, decompressor
 
-    path = tree.resolve(directory)
+    with naming(directory):
+        path = tree.resolve(directory)
     if tree.stat(path).kind is not Kind.DIRECTORY:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
     stage = _TreeStage(tree, archive=archive)
@@ -155,10 +166,11 @@ def copy_in(
     from_directory = _is_directory(top)
     if source.endswith("/") and not from_directory:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), source)
-    target = tree.resolve(destination.rstrip("/"))
-    old = tree.stat(target) if tree.exists(target) else None
-    if old is None and tree.stat(parent_of(target)).kind is not Kind.DIRECTORY:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), destination)
+    with naming(destination):
+        target = tree.resolve(destination.rstrip("/"))
+        old = tree.stat(target) if tree.exists(target) else None
+        if old is None and tree.stat(parent_of(target)).kind is not Kind.DIRECTORY:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), destination)
     name = os.path.basename(os.path.abspath(at))
     if landing(
         source,
@@ -208,8 +220,9 @@ def copy_out(
     Everything belongs to the caller, without setuid and setgid bits, unless ``archive``, which
     keeps owner, every mode bit and every xattr as far as the caller may set them.
     """
-    path = tree.resolve(source, follow=follow)
-    top = tree.stat(path)
+    with naming(source):
+        path = tree.resolve(source, follow=follow)
+        top = tree.stat(path)
     from_directory = top.kind is Kind.DIRECTORY
     name = source.rstrip("/").rpartition("/")[2]
     if name in ("", ".", ".."):

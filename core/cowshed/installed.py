@@ -33,13 +33,22 @@ class InstalledPlugin(NamedTuple):
     hooks: tuple[str, ...] | None = None
 
 
-def installed_plugins() -> tuple[list[InstalledPlugin], bool]:
-    """Return all entry points, by name, and whether they, with their hooks, were remembered."""
+def installed_plugins() -> tuple[list[InstalledPlugin], Stamps | None]:
+    """Return all entry points, by name, and None if they, with their hooks, were remembered.
+
+    Otherwise what ``remember`` needs: the stamps from before the search, so that what is installed
+    meanwhile isn't missed for good.
+    """
     remembered = _read()
-    return (_scan(), False) if remembered is None else (remembered, True)
+    if remembered is not None:
+        return remembered, None
+    stamps = _stamps(sys.path)
+    return _scan(), stamps
 
 
-def remember(plugins: Iterable[InstalledPlugin], objects: Mapping[str, object]) -> None:
+def remember(
+    stamps: Stamps, plugins: Iterable[InstalledPlugin], objects: Mapping[str, object]
+) -> None:
     """Keep what was found for the next process; ``objects`` are the plugins by name.
 
     One that couldn't be imported stays unknown, and is tried again each time.
@@ -52,7 +61,7 @@ def remember(plugins: Iterable[InstalledPlugin], objects: Mapping[str, object]) 
         files |= _files_of(plugin)
     data = {
         "version": _VERSION,
-        "path": _stamps(sys.path),
+        "path": stamps,
         "files": _stamps(sorted(files)),
         "plugins": [list(plugin) for plugin in plugins],
     }

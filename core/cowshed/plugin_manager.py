@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from .errors import NotFoundError, PluginError, VetoError
-from .installed import InstalledPlugin, installed_plugins, remember
+from .installed import InstalledPlugin, Stamps, installed_plugins, remember
 
 if TYPE_CHECKING:
     import pluggy
@@ -71,15 +71,15 @@ class Plugins:
         Raises nothing for a plugin that can't be imported; ``infos`` says why it can't.
         """
         disabled = set(config["disabled_plugins"])
-        self._installed, remembered = installed_plugins()
+        self._installed, stamps = installed_plugins()
         found = [(plugin, "entry point") for plugin in self._installed]
         found += [(InstalledPlugin(name, name), "configuration") for name in config["plugins"]]
         self._waiting += [
             (plugin, origin) for plugin, origin in found if plugin.name not in disabled
         ]
-        if not (remembered or disabled):
+        if stamps is not None and not disabled:
             self._load_waiting()
-            self._remember()
+            self._remember(stamps)
 
     def register(self, plugin: object, name: str) -> None:
         """Add a plugin object directly, for programs that embed Cowshed and for tests."""
@@ -91,9 +91,10 @@ class Plugins:
         self._load_waiting()
         return self._infos
 
-    def _remember(self) -> None:
+    def _remember(self, stamps: Stamps) -> None:
         hooks = {info.name: info.hooks for info in self._infos if not info.failure}
         remember(
+            stamps,
             [plugin._replace(hooks=hooks.get(plugin.name)) for plugin in self._installed],
             {name: plugin for name, plugin in self._objects.items() if name in hooks},
         )

@@ -40,7 +40,7 @@ def cowshed_veto(shed: Shed, operation: str, details: Mapping[str, Any]) -> str 
     if operation in _CONTAINERS and "max_containers" in limits:
         most, more = limits["max_containers"], int(details.get("count", 1))
         with shed.catalog.read() as transaction:
-            have = sum(1 for _ in transaction.containers())
+            have = transaction.count("containers")
         if have + more > most:
             return (
                 f"the quota allows {most} containers, there are {have}; remove some with 'rm' "
@@ -49,7 +49,7 @@ def cowshed_veto(shed: Shed, operation: str, details: Mapping[str, Any]) -> str 
     if operation in _IMAGES and "max_images" in limits:
         most = limits["max_images"]
         with shed.catalog.read() as transaction:
-            have = sum(1 for _ in transaction.images())
+            have = transaction.count("images")
         if have >= most:
             return (
                 f"the quota allows {most} images, there are {have}; remove some with 'rmi' "

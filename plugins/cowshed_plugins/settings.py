@@ -70,7 +70,7 @@ def byte_count(value: object) -> int:
         digits = value.strip().rstrip("BKMGTibkmgt ")
         unit = value.strip()[len(digits) :].strip().upper()
         try:
-            return int(float(digits.replace("_", "")) * _UNITS[unit])
+            return number(int(float(digits.replace("_", "")) * _UNITS[unit]))
         except (KeyError, ValueError, OverflowError):
             raise ValueError('must be bytes, as in "20 GB"') from None
     return number(value)

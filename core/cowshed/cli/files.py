@@ -51,10 +51,13 @@ def ls_command(session: Session, place: str, path: str | None, long: bool, hidde
 
     --json: array of {path, kind, mode, uid, gid, size, mtime, target, links}.
     """
+    from ..copying import naming
+
     container, inside = split_place(place, path, "/")
     with session.shed.container(container).tree() as tree:
-        at = tree.resolve(inside)
-        top = tree.stat(at)
+        with naming(inside):
+            at = tree.resolve(inside)
+            top = tree.stat(at)
         if top.kind.value == "directory":
             entries = [one for one in tree.scandir(at) if hidden or not one.name.startswith(".")]
         else:
@@ -102,9 +105,14 @@ def _fields(entry: Entry) -> dict[str, object]:
 @pass_session
 def cat_command(session: Session, place: str, path: str | None) -> None:
     """Print the file PATH of CONTAINER as it is."""
+    from ..copying import naming
+
     container, inside = split_place(place, path)
-    with session.shed.container(container).tree() as tree, tree.open(tree.resolve(inside)) as file:
-        shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+    with session.shed.container(container).tree() as tree:
+        with naming(inside):
+            file = tree.open(tree.resolve(inside))
+        with file:
+            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
 
 
 @click.command("cp")
@@ -163,7 +171,12 @@ def _copy_out(
 def _write_tar(tree: Tree, path: str, follow: bool) -> None:
     from ..archive import write_tree
 
-    write_tree(tree, _tar_output(), tree.resolve(path, follow=follow))
+    from ..copying import naming
+
+    with naming(path):
+        at = tree.resolve(path, follow=follow)
+        tree.stat(at)
+    write_tree(tree, _tar_output(), at)
 
 
 def _copy_in(shed: Shed, source: str, name: str, path: str, archive: bool, follow: bool) -> None:

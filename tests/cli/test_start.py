@@ -1,0 +1,51 @@
+"""What a command imports, because that is most of what a short one costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+HEAVY = {"rich", "zstandard", "pyfastcdc", "importlib.metadata", "asyncio", "email"}
+
+
+def modules_after(*arguments: str) -> set[str]:
+    code = (
+        "import sys, json, io\n"
+        "from cowshed.cli.main import main\n"
+        "out, sys.stdout = sys.stdout, io.StringIO()\n"
+        f"main({list(arguments)!r})\n"
+        "json.dump(sorted(sys.modules), out)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return set(json.loads(ran.stdout))
+
+
+def test_help_loads_no_driver_and_no_heavy_library(cowshed: Any) -> None:
+    modules_after("--help")  # what is installed has been seen once
+    loaded = modules_after("--help")
+    assert not loaded & (HEAVY | {"lmdb", "pluggy", "attr"})
+    assert not {name for name in loaded if name.startswith(("cowshed_", "cowshed.driver"))}
+
+
+def test_ps_loads_neither_plugins_nor_what_they_need(cowshed: Any) -> None:
+    modules_after("ps")
+    loaded = modules_after("ps")
+    assert "lmdb" in loaded
+    assert not loaded & (HEAVY | {"pluggy", "attr", "cowshed.sweep", "cowshed.oci", "hashlib"})
+    assert not {name for name in loaded if name.startswith("cowshed_")}
+
+
+def test_importing_a_driver_registration_loads_no_driver(cowshed: Any) -> None:
+    loaded = modules_after("drivers")
+    assert "cowshed_drivers.chunk_dedup.plugin" in loaded
+    assert not loaded & {"zstandard", "pyfastcdc", "cowshed_drivers.chunk_dedup.driver"}
+
+
+def test_ps_with_ten_thousand_containers_asks_no_driver(cowshed: Any) -> None:
+    cowshed("create", "scratch", "--count", "10000", "--driver", "chunk-dedup")
+    assert len(cowshed("ps").lines) == 10_001
+    modules_after("ps")
+    loaded = modules_after("ps")
+    assert not {name for name in loaded if name.startswith("cowshed_drivers")}
