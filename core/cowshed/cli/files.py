@@ -170,7 +170,6 @@ def _copy_out(
 
 def _write_tar(tree: Tree, path: str, follow: bool) -> None:
     from ..archive import write_tree
-
     from ..copying import naming
 
     with naming(path):
