@@ -113,9 +113,13 @@ def _relinked(nodes: Nodes, old: Root, new: Root) -> frozenset[str]:
     equal: set[str] = set()
     for path in paths:
         one, other = nodes.find(old.record, path), nodes.find(new.record, path)
-        if one is not None and other is not None and one[0] != DIRECTORY != other[0]:
-            if equal_objects(nodes, one, other):
-                equal.add(path)
+        if (
+            one is not None
+            and other is not None
+            and one[0] != DIRECTORY != other[0]
+            and equal_objects(nodes, one, other)
+        ):
+            equal.add(path)
     return frozenset(
         path
         for path in equal

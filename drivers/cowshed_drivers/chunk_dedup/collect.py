@@ -159,9 +159,11 @@ def _copy(store: Store, writer: Writer, number: int, notes: dict[int, int]) -> l
             if isinstance(part, Note):
                 with index.read() as txn:
                     found = index.find(txn, part.id)
-                if found is not None and found[1].note_pack == number:
-                    if found[1].serial == part.serial:
-                        notes[found[0]] = writer.note(part)
+                if found is not None and (found[1].note_pack, found[1].serial) == (
+                    number,
+                    part.serial,
+                ):
+                    notes[found[0]] = writer.note(part)
                 continue
             for slot in part.slots:
                 digests.append(slot.digest)

@@ -182,6 +182,7 @@ def commit_container(
         ledger.note(owner, note_pack)
         index.put_owner(txn, number, owner)
         ledger.count(number, counts)
+        ledger.enter_rest()
         ledger.settle()
 
     _whole(container, lambda: index.write(work))

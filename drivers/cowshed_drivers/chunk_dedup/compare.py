@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import TypeAlias
 
-from .content import list_rows, segment_rows
+from .chunks import list_rows, segment_rows
 from .node import NO_DIGEST, Entries, Root, byte_order
 from .nodes import Nodes
 from .record import (

@@ -15,76 +15,37 @@ steps ends up cut like one imported whole.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
 import pyfastcdc
 
+from .chunks import (
+    CHUNK_MAX,
+    CHUNK_MIN,
+    LIST_MAGIC,
+    ROW,
+    SEGMENT_MAGIC,
+    SEGMENT_PIECES,
+    Get,
+    Held,
+    Put,
+    hold_small,
+    is_zero,
+    list_rows,
+    segment_rows,
+)
 from .node import NO_DIGEST
 from .pack import DamagedError
 from .record import CHUNK, FORM, HOLE, INLINE, LIST, Record, payload
 
-#: Longest chunk, and longest file that is one chunk.
-CHUNK_MAX = 128 << 10
-CHUNK_MIN = 16 << 10
-#: Indexing an object costs about 210 bytes (digest, row, edge, table), so less than that is kept
-#: in the directory. Not more: a directory's page is written anew with each change in it.
-INLINE_MAX = 160
-
-_SEGMENT_PIECES = 128
+#: Bytes at the end of a file that wait to be cut.
 _CUT_AT = 1 << 20
+#: Bytes of changed chunks kept before they go to the writer.
 _DIRTY_MAX = 8 << 20
-
-_LIST_MAGIC = b"FL\x01\x00"
-_SEGMENT_MAGIC = b"SG\x01\x00"
-_ROW = struct.Struct("<Q32s")
-
-Get = Callable[[bytes], bytes]
-Put = Callable[[bytes], bytes]
-#: A file's (size, form, payload) as a record takes them.
-Held = tuple[int, int, bytes]
-
-
-def is_zero(data: bytes | bytearray | memoryview) -> bool:
-    """Say whether there is nothing but zeros."""
-    if not len(data) or data[0] or data[-1]:
-        return not len(data)
-    return not bytes(data).strip(b"\0")
-
-
-def rows(data: bytes, magic: bytes) -> list[tuple[int, bytes]]:
-    """Return the (length, digest) rows of a list or segment.
-
-    Raises:
-        DamagedError: the bytes aren't one.
-    """
-    if data[:4] != magic or (len(data) - 4) % _ROW.size:
-        raise DamagedError("not a chunk list of a format this version reads")
-    return [(length, digest) for length, digest in _ROW.iter_unpack(memoryview(data)[4:])]
-
-
-def list_rows(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the segments of a list object."""
-    return rows(data, _LIST_MAGIC)
-
-
-def segment_rows(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the chunks of a segment object."""
-    return rows(data, _SEGMENT_MAGIC)
-
-
-def hold_small(data: bytes, put: Put) -> Held:
-    """Store content of up to ``CHUNK_MAX`` bytes."""
-    size = len(data)
-    if not size or (not data[0] and is_zero(data)):
-        return size, HOLE, b""
-    if size <= INLINE_MAX:
-        return size, INLINE, bytes(data)
-    return size, CHUNK, put(data)
 
 
 def hold_stream(stream: BinaryIO, get: Get, put: Put, chunk_size: int) -> Held:
@@ -382,7 +343,7 @@ class Content:
                 segment.pieces[-1].length += length
                 segment.length += length
                 return
-            if len(segment.pieces) < _SEGMENT_PIECES:
+            if len(segment.pieces) < SEGMENT_PIECES:
                 segment.pieces.append(_Piece(length, digest))
                 segment.length += length
                 return
@@ -414,7 +375,7 @@ class Content:
         if self._tail:
             self._cut(final=True)
         self._settle()
-        parts: list[bytes] = [_LIST_MAGIC]
+        parts: list[bytes] = [LIST_MAGIC]
         whole_hole = True
         for segment in self._segments:
             if not segment.digest and segment.pieces is not None:
@@ -423,12 +384,12 @@ class Content:
                     for group in _groups(segment.pieces)
                 ]
                 whole_hole = whole_hole and all(d == NO_DIGEST for _, d in yielded)
-                parts += [_ROW.pack(length, digest) for length, digest in yielded]
+                parts += [ROW.pack(length, digest) for length, digest in yielded]
                 if len(yielded) == 1:
                     segment.digest = yielded[0][1]
             else:
                 whole_hole = whole_hole and segment.digest == NO_DIGEST
-                parts.append(_ROW.pack(segment.length, segment.digest))
+                parts.append(ROW.pack(segment.length, segment.digest))
         if whole_hole:
             return size, HOLE, b""
         return size, LIST, self._put(b"".join(parts))
@@ -436,8 +397,8 @@ class Content:
     def _segment_digest(self, pieces: list[_Piece]) -> bytes:
         if all(piece.is_hole for piece in pieces):
             return NO_DIGEST
-        packed = [_ROW.pack(piece.length, piece.digest) for piece in _merged(pieces)]
-        return self._put(_SEGMENT_MAGIC + b"".join(packed))
+        packed = [ROW.pack(piece.length, piece.digest) for piece in _merged(pieces)]
+        return self._put(SEGMENT_MAGIC + b"".join(packed))
 
 
 def _merged(pieces: list[_Piece]) -> Iterator[_Piece]:
@@ -459,5 +420,5 @@ def _merged(pieces: list[_Piece]) -> Iterator[_Piece]:
 
 def _groups(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
     """Cut pieces into segments of at most 128; writing into holes can have made more."""
-    for start in range(0, len(pieces), _SEGMENT_PIECES):
-        yield pieces[start : start + _SEGMENT_PIECES]
+    for start in range(0, len(pieces), SEGMENT_PIECES):
+        yield pieces[start : start + SEGMENT_PIECES]

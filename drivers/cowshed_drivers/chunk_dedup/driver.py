@@ -22,6 +22,7 @@ whose path it is, ``verify`` says how far it goes, and ``repair`` takes good con
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,16 +60,7 @@ class ChunkDedup(Driver):
         chosen = Options() if options is None else options
         if not isinstance(chosen, Options):
             raise TypeError(f"options must be {Options.__name__}, not {type(chosen).__name__}")
-        self._store = Store(root, chosen)
-
-    @property
-    def durable(self) -> bool:  # type: ignore[override]  # settable below, as the attribute is
-        """False means that nothing need be synced; see ``Driver.durable``."""
-        return self._store.index.durable
-
-    @durable.setter
-    def durable(self, value: bool) -> None:
-        self._store.index.durable = value
+        self._store = Store(root, chosen, lambda: self.durable)
 
     # -- layers and containers ----------------------------------------------------------------
 
@@ -92,7 +84,7 @@ class ChunkDedup(Driver):
         if not writable:
             return StoredTree(store, id, owner.root, sealed=owner.kind == LAYER)
         if owner.kind == LAYER:
-            raise failure(30, id)
+            raise failure(errno.EROFS, id)
         try:
             return WriteTree(store, id, owner.root, *layer)
         except DamagedError as error:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from cowshed.errors import CorruptError
 
-from .content import CHUNK_MAX, Content, Held
+from .chunks import CHUNK_MAX, Held
+from .content import Content
 from .pack import DamagedError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -179,13 +179,13 @@ _guard = threading.Lock()
 class Index:
     """Typed access to the environment at ``path``, opened on first use and again after a fork."""
 
-    def __init__(self, path: Path, *, map_size: int) -> None:
+    def __init__(self, path: Path, *, map_size: int, durable: Callable[[], bool]) -> None:
         self._path = path
         self._map_size = map_size
         self._shared: _Shared | None = None
         self._closed = False
-        #: Set by the driver: False lets the system write when it likes.
-        self.durable = True
+        #: False lets the system write when it likes.
+        self.durable = durable
 
     def _open_now(self) -> _Shared:
         if self._closed:
@@ -198,7 +198,7 @@ class Index:
                 shared.env.close()
                 shared = None
             if shared is None:
-                shared = _open[key] = _Shared(self._path, self._map_size, self.durable)
+                shared = _open[key] = _Shared(self._path, self._map_size, self.durable())
             shared.users += 1
             self._shared = shared
             self.objects: Database = shared.databases[b"objects"]
@@ -217,7 +217,7 @@ class Index:
         return shared
 
     @contextmanager
-    def read(self) -> Iterator[Txn]:
+    def read(self) -> Generator[Txn]:
         """Look at one consistent state. Keep it short: an open look pins freed pages."""
         env = self._current().env
         try:
@@ -252,7 +252,7 @@ class Index:
             try:
                 with env.begin(write=True) as txn:
                     result = work(txn)
-                if self.durable and not shared.sync:
+                if self.durable() and not shared.sync:
                     env.sync(True)
                 return result
             except lmdb.MapFullError:

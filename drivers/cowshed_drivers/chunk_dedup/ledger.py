@@ -103,6 +103,12 @@ class Ledger:
             )
         exclusive[owner] = exclusive.get(owner, 0) + mine
 
+    def enter_rest(self) -> None:
+        """Enter new objects nobody owns: an open file may yet need them, or the next to stage."""
+        txn, objects = self._txn, self._index.objects
+        for digest, (place, share) in self._places.items():
+            txn.put(digest, OBJECT.pack(*place, share, 0, 0), overwrite=False, db=objects)
+
     def relocate(self, pack: int | None, digests: Iterable[bytes]) -> None:
         """Point the rows of live objects, of one pack or any, to copies among the new places."""
         txn, objects = self._txn, self._index.objects

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 from attrs.validators import ge, instance_of, le
 
@@ -9,7 +11,7 @@ _KIB = 1 << 10
 _MIB = 1 << 20
 
 
-def _bounded(low: int, high: int) -> list[object]:
+def _bounded(low: int, high: int) -> list[Any]:
     return [instance_of(int), ge(low), le(high)]
 
 

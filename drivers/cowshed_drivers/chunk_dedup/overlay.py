@@ -134,7 +134,7 @@ class Overlay:
 
     # -- changing -----------------------------------------------------------------------------
 
-    def set(self, path: str, record: Record) -> None:
+    def replace(self, path: str, record: Record) -> None:
         """Replace what is at ``path``, at every name that it has. Its kind stays."""
         self.changed = True
         if not path:
@@ -147,7 +147,7 @@ class Overlay:
 
     def touch(self, path: str, mtime_ns: int) -> None:
         """Set the modification time of directory ``path``."""
-        self.set(path, change(self.get(path), mtime_ns=mtime_ns))
+        self.replace(path, change(self.get(path), mtime_ns=mtime_ns))
 
     def create(self, path: str, record: Record) -> None:
         """Put a new object where nothing is."""
@@ -223,7 +223,7 @@ class Overlay:
         names = self.names(inode)
         names.add(path)
         self._links_changed = True
-        self.set(existing, change(record, inode=inode, links=len(names)))
+        self.replace(existing, change(record, inode=inode, links=len(names)))
 
     def _drop_link(self, path: str, record: Record) -> None:
         """Account for ``path``, already gone from its directory, being no name any more."""

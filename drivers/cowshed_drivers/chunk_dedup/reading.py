@@ -50,16 +50,23 @@ class ReadTree(Tree):
         return to_entry(path, self._record(path))
 
     def _record(self, path: str) -> Record:
-        try:
-            if not path:
-                return self._root()
-            directory, _, name = path.rpartition("/")
-            record = self._entries(directory).get(name)
-        except DamagedError as error:
-            self._corrupt(path, error)
+        while True:
+            try:
+                if not path:
+                    return self._root()
+                directory, _, name = path.rpartition("/")
+                record = self._entries(directory).get(name)
+                break
+            except DamagedError as error:
+                if not self._moved_on():
+                    self._corrupt(path, error)
         if record is None:
             raise failure(errno.ENOENT, path)
         return record
+
+    def _moved_on(self) -> bool:
+        """Say whether the tree has changed since it was looked at, so that objects may be gone."""
+        return False
 
     def scandir(self, path: str) -> Iterator[Entry]:
         if self._record(path)[0] != DIRECTORY:
@@ -68,30 +75,35 @@ class ReadTree(Tree):
 
     def _scan(self, path: str) -> Iterator[Entry]:
         prefix = f"{path}/" if path else ""
-        try:
-            entries = self._entries(path)
-        except DamagedError as error:
-            self._corrupt(path, error)
+        while True:
+            try:
+                entries = self._entries(path)
+                break
+            except DamagedError as error:
+                if not self._moved_on():
+                    self._corrupt(path, error)
         if self._ordered:
             # A stored directory never changes, so nothing pulls it from under the caller.
             for name, record in entries.items():
                 yield to_entry(prefix + name, record)
         else:
             for name in sorted(entries, key=byte_order):
-                record = entries.get(name)
-                if record is not None:
-                    yield to_entry(prefix + name, record)
+                found = entries.get(name)
+                if found is not None:
+                    yield to_entry(prefix + name, found)
 
     def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
         if mode != "rb":
             return self._open_for_writing(path, mode)
-        record = self._record(path)
-        if record[0] != FILE:
-            raise failure(errno.EISDIR if record[0] == DIRECTORY else errno.EINVAL, path)
-        try:
-            return open_record(self._nodes, record, self._where(path))
-        except DamagedError as error:
-            self._corrupt(path, error)
+        while True:
+            record = self._record(path)
+            if record[0] != FILE:
+                raise failure(errno.EISDIR if record[0] == DIRECTORY else errno.EINVAL, path)
+            try:
+                return open_record(self._nodes, record, self._where(path))
+            except DamagedError as error:
+                if not self._moved_on():
+                    self._corrupt(path, error)
 
     def _open_for_writing(self, path: str, mode: OpenMode) -> BinaryIO:
         raise failure(errno.EROFS, path)
@@ -136,12 +148,19 @@ class StoredTree(ReadTree):
 
     def _root(self) -> Record:
         if not self._sealed:
-            with self._store.index.read() as txn:
-                found = self._store.index.find(txn, self._id)
-            if found is None:
-                raise failure(errno.ESTALE, self._id)
-            self._digest = found[1].root
+            self._digest = self._now()
         return self._nodes.root(self._digest).record
+
+    def _now(self) -> bytes:
+        """Return the root that the container has by now."""
+        with self._store.index.read() as txn:
+            found = self._store.index.find(txn, self._id)
+        if found is None:
+            raise failure(errno.ESTALE, self._id)
+        return found[1].root
+
+    def _moved_on(self) -> bool:
+        return not self._sealed and self._now() != self._digest
 
     def _entries(self, path: str) -> Entries:
         record = self._root()

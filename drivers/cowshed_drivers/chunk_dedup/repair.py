@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from .chunks import list_rows, segment_rows
 from .commit import need
-from .content import list_rows, segment_rows
 from .index import Txn
 from .ledger import Ledger
 from .node import NO_DIGEST, digest_of

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -36,14 +37,16 @@ WRITERS = "writers"
 class Store:
     """One driver object's view of the packs and the index below ``root``."""
 
-    def __init__(self, root: Path, options: Options) -> None:
+    def __init__(
+        self, root: Path, options: Options, durable: Callable[[], bool] = lambda: True
+    ) -> None:
         self.root = root
         self.options = options
         self.packs = root / "packs"
         self.staging = root / "staging"
         for place in (root, self.packs, self.staging):
             place.mkdir(mode=0o700, exist_ok=True)
-        self.index = Index(root / "index", map_size=options.map_size)
+        self.index = Index(root / "index", map_size=options.map_size, durable=durable)
         self.locks = LockFile(root / "lock")
         self._groups: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._group_bytes = 0
@@ -56,7 +59,7 @@ class Store:
     @property
     def durable(self) -> bool:
         """False means that nothing need be synced."""
-        return self.index.durable
+        return self.index.durable()
 
     # -- locks --------------------------------------------------------------------------------
 

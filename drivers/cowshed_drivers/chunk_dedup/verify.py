@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from cowshed.driver import Problem
 
+from .chunks import list_rows, segment_rows
 from .commit import need
 from .compare import Comparison, Counts
-from .content import list_rows, segment_rows
 from .index import OBJECT, Owner
 from .ledger import Ledger
 from .node import EMPTY_ROOT_DIGEST, NO_DIGEST

@@ -12,16 +12,21 @@ count; until then they are swept by ``recover`` like anything else nobody claims
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import threading
 from collections import deque
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
+
+from cowshed.errors import NoSpaceError, ReadOnlyError
 
 from .node import digest_of
 from .pack import MAGIC, Note, encode_note, group_header, share_of
@@ -57,7 +62,6 @@ class WrittenPack:
 class _Group:
     objects: list[tuple[bytes, bytes]]
     frame: Future[bytes] | bytes = b""
-    table: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 class _Compressors(threading.local):
@@ -175,7 +179,8 @@ class Writer:
             for group in groups:
                 group.frame = pool.submit(self._compress, group.objects)
         self._flight.extend(groups)
-        self._drain(self._store.options.window_size * _IN_FLIGHT_WINDOWS)
+        with writing_to(self._store.root):
+            self._drain(self._store.options.window_size * _IN_FLIGHT_WINDOWS)
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
@@ -241,10 +246,11 @@ class Writer:
     def note(self, note: Note) -> int:
         """Write down who stands on which root; return the pack that holds the note."""
         self.flush()
-        self._drain(0)
-        pack = self._open_pack()
         encoded = encode_note(note)
-        pack.file.write(encoded)
+        with writing_to(self._store.root):
+            self._drain(0)
+            pack = self._open_pack()
+            pack.file.write(encoded)
         pack.size += len(encoded)
         pack.notes += 1
         return pack.number
@@ -254,18 +260,26 @@ class Writer:
     def publish(self) -> None:
         """Make everything durable and give it its place; it counts once the index says so."""
         self.flush()
-        self._drain(0)
-        self._finish_pack()
-        for sync in self._syncs:
-            sync.result()
-        self._syncs = []
-        for pack in self.packs:
-            destination = self._store.pack_path(pack.number)
-            if pack.path != destination:
+        with writing_to(self._store.root):
+            self._drain(0)
+            self._finish_pack()
+            for sync in self._syncs:
+                sync.result()
+            self._syncs = []
+            self._published = True
+            for pack in self.packs:
+                destination = self._store.pack_path(pack.number)
                 pack.path.rename(destination)
                 pack.path = destination
-        if self.packs and self._store.durable:
-            sync_directory(self._store.packs)
+            if self.packs and self._store.durable:
+                sync_directory(self._store.packs)
+
+    def _counts(self, number: int) -> bool:
+        """Say whether the index knows the pack: an interrupt can hit just after the commit."""
+        if not self._published:
+            return False
+        with self._store.index.read() as txn:
+            return self._store.index.pack(txn, number) is not None
 
     def close(self, *, keep: bool) -> None:
         """Let go. Unless ``keep``, what was written is deleted. Closing twice is fine."""
@@ -275,18 +289,33 @@ class Writer:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         if self._pack is not None:
-            self._pack.file.close()
+            with suppress(OSError):  # a full disk must not keep the rest from being let go
+                self._pack.file.close()
             self._pack.path.unlink(missing_ok=True)
         if not keep:
             for pack in self.packs:
-                self._store.forget(pack.number)
-                pack.path.unlink(missing_ok=True)
+                if not self._counts(pack.number):
+                    self._store.forget(pack.number)
+                    pack.path.unlink(missing_ok=True)
         self._flying.clear()
         self._pending.clear()
         self._flight.clear()
         self._mine.release()
         if self._writing is not None:
             self._writing.release()
+
+
+@contextmanager
+def writing_to(place: Path) -> Generator[None]:
+    """Say in our own errors that the disk is full or can't be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"{place}: {error.strerror}; free some space and retry") from error
+        if error.errno == errno.EROFS:
+            raise ReadOnlyError(f"{place}: {error.strerror}") from error
+        raise
 
 
 def _by_order(item: tuple[str, bytes]) -> str:
