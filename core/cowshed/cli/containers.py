@@ -228,7 +228,13 @@ def rename_command(session: Session, container: str, name: str) -> None:
 
 
 @click.command("rm")
-@click.argument("containers", nargs=-1, required=True, shell_complete=complete_containers)
+@click.argument(
+    "containers",
+    nargs=-1,
+    required=True,
+    metavar="CONTAINER...",
+    shell_complete=complete_containers,
+)
 @click.option("-f", "--force", is_flag=True, help="Even if another process is writing in it.")
 @pass_session
 def rm_command(session: Session, containers: tuple[str, ...], force: bool) -> None:

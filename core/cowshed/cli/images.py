@@ -71,7 +71,9 @@ def _imported_fields(one: Imported) -> dict[str, object]:
 
 
 @click.command("save")
-@click.argument("images", nargs=-1, required=True, shell_complete=complete_images)
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_images
+)
 @click.argument("target")
 @click.option(
     "--compression",
@@ -164,7 +166,9 @@ def tag_command(session: Session, image: str, name: str) -> None:
 
 
 @click.command("rmi")
-@click.argument("images", nargs=-1, required=True, shell_complete=complete_images)
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_images
+)
 @click.option("-f", "--force", is_flag=True, help="Even if containers use it or it has more names.")
 @pass_session
 def rmi_command(session: Session, images: tuple[str, ...], force: bool) -> None:
