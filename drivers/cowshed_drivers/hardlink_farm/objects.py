@@ -82,11 +82,9 @@ class Objects:
 
     def __init__(self, root: str, max_links: int | None) -> None:
         path = os.path.join(root, "objects")
-        if not os.path.isdir(os.path.join(path, "ff")):
-            make_directory(path)
-            for prefix in range(256):
-                make_directory(os.path.join(path, f"{prefix:02x}"))
+        make_directory(path)
         self._fd = os.open(path, OPEN_DIRECTORY)
+        self._path = path
         self.max_links = max_links
 
     def close(self) -> None:
@@ -116,7 +114,7 @@ class Objects:
         """Name a durable new file as object. If somebody else was faster, theirs takes its place,
         unless ``alone`` is False: a file with several names in its tree stays as it is."""
         try:
-            os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+            self._name(key, fd, name)
             return
         except FileExistsError:
             if not alone:
@@ -126,14 +124,22 @@ class Objects:
             os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
         else:
             with contextlib.suppress(FileExistsError):
-                os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+                self._name(key, fd, name)
+
+    def _name(self, key: str, fd: int, name: str) -> None:
+        try:
+            os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            # Made when needed: 256 directories would cost each new store 1 MiB and 10 ms.
+            make_directory(os.path.join(self._path, key[:2]))
+            os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
 
     def renew(self, key: str, fd: int, name: str) -> None:
         """Let a fresh inode follow a full one under ``key``."""
         with contextlib.suppress(FileNotFoundError):
             self._retire(key)
         with contextlib.suppress(FileExistsError):
-            os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+            self._name(key, fd, name)
 
     def _retire(self, key: str) -> None:
         # A random number: concurrent processes mustn't overwrite each other's.
