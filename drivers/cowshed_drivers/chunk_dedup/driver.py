@@ -33,7 +33,7 @@ from cowshed.entry import Change
 from cowshed.errors import CorruptError
 from cowshed.tree import Tree
 
-from . import commit
+from . import accounts, commit
 from .changes import changes
 from .collect import collect, recover, sweep
 from .index import CONTAINER, LAYER, SNAPSHOT, Owner, Txn
@@ -123,14 +123,15 @@ class ChunkDedup(Driver):
     # -- looking ------------------------------------------------------------------------------
 
     def usage(self, id: str) -> Usage:
-        """Say what ``id`` costs, from one row.
+        """Say what ``id`` costs, from one row; see ``accounts`` for the one exception.
 
         ``exclusive`` counts compressed bytes in packs; dead ones come back with the pack or with
         ``collect``. ``inodes`` are the pack files it wrote, which others may have come to share.
         """
-        with self._store.index.read() as txn:
-            _, owner = commit.need(self._store, txn, id)
-        return Usage(exclusive=owner.exclusive, apparent=owner.apparent, inodes=owner.packs)
+        owner, released = accounts.look(self._store, id)
+        return Usage(
+            exclusive=owner.exclusive + released, apparent=owner.apparent, inodes=owner.packs
+        )
 
     def items(self) -> Iterator[Item]:
         index = self._store.index
