@@ -83,6 +83,7 @@ class Plugins:
 
     def register(self, plugin: object, name: str) -> None:
         """Add a plugin object directly, for programs that embed Cowshed and for tests."""
+        self._load_waiting()
         self._register(plugin, name, "argument", type(plugin).__name__)
 
     @property
@@ -105,12 +106,18 @@ class Plugins:
         return self._made is not None and bool(getattr(self._made.hook, hook).get_hookimpls())
 
     def _load_waiting(self, hook: str | None = None) -> None:
-        waiting, self._waiting = self._waiting, []
-        for plugin, origin in waiting:
+        """Import the plugins that implement ``hook`` (None: all), and those found before them.
+
+        pluggy calls whoever registered last first, so the order must not depend on what was called
+        when: configured plugins come before installed ones, and an embedding program's before all.
+        """
+        needed = 0
+        for number, (plugin, _) in enumerate(self._waiting, 1):
             if hook is None or plugin.hooks is None or hook in plugin.hooks:
-                self._load_one(plugin.name, origin, plugin.value)
-            else:
-                self._waiting.append((plugin, origin))
+                needed = number
+        waiting, self._waiting = self._waiting[:needed], self._waiting[needed:]
+        for plugin, origin in waiting:
+            self._load_one(plugin.name, origin, plugin.value)
 
     @property
     def _manager(self) -> pluggy.PluginManager:

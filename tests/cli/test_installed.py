@@ -98,3 +98,22 @@ def test_a_damaged_memory_is_replaced(site: Path, tmp_path: Path) -> None:
     memory.write_text("{")
     assert fresh().commands()["hello"] == "hello:command"
     assert memory.read_text().startswith('{"version"')
+
+
+def test_the_order_of_plugins_does_not_depend_on_what_is_called_first(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choosing = "@hookimpl\ndef cowshed_choose_driver(shed, image):\n    return {name!r}\n"
+    head = "from cowshed.hookspecs import hookimpl\n"
+    install(site, "zulu", head + choosing.format(name="zulu"), "zulu_plugin")
+    install(site, "alpha", COMMAND + choosing.format(name="alpha"), "alpha_plugin")
+    (site / "configured_plugin.py").write_text(head + choosing.format(name="configured"))
+    for first in ("commands", "choose_driver"):
+        plugins = fresh()
+        if first == "commands":
+            plugins.commands()
+        assert plugins.choose_driver(None, "") == "zulu"  # type: ignore[arg-type]
+    monkeypatch.setenv("COWSHED_PLUGINS", "configured_plugin")
+    plugins = fresh()
+    plugins.notify("shed_opened", shed=None)
+    assert plugins.choose_driver(None, "") == "configured"  # type: ignore[arg-type]
