@@ -152,7 +152,8 @@ class _Shared:
             map_size=map_size,
             max_dbs=len(_DATABASES),
             max_readers=1024,
-            max_spare_txns=4,
+            # Spare ones keep their reader slots, which a forked child would clear for its parent.
+            max_spare_txns=0,
             metasync=True,
             sync=sync,
             # Objects are looked up in the order of their digests: readahead would be waste.
