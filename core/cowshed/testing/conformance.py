@@ -11,16 +11,22 @@ from .isolation import IsolationConformance
 from .layers import LayerConformance
 from .limits import LimitConformance
 from .metadata import MetadataConformance
+from .names import NameConformance
+from .processes import ProcessConformance
+from .stages import StageConformance
 
 
 class DriverConformance(
     LayerConformance,
+    StageConformance,
     ContainerConformance,
     IsolationConformance,
     ChangeConformance,
     FileConformance,
+    NameConformance,
     MetadataConformance,
     ConcurrencyConformance,
+    ProcessConformance,
     LimitConformance,
     HistoryConformance,
 ):
