@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CorruptError, CowshedError, InUseError
+from .errors import CorruptError, CowshedError, InUseError, NotFoundError
 from .layer import HistoryEntry, Layer
 from .names import image_name
 from .oci import ImageConfig, Manifest
@@ -214,7 +215,13 @@ def _drop_files(shed: Shed, record: ImageRecord, gone: list[LayerRecord]) -> Non
                 kept.update(shed.kept_layer_blobs(manifest))
             if record.manifest and record.manifest not in manifests:
                 for digest in shed.kept_layer_blobs(record.manifest):
-                    if digest not in kept and shed.blobs.has(digest):
-                        shed.blobs.delete(digest)
-                shed.blobs.delete(record.manifest)
-            shed.blobs.delete(f"sha256:{record.id}")
+                    if digest not in kept:
+                        _delete_blob(shed, digest)
+                _delete_blob(shed, record.manifest)
+            _delete_blob(shed, f"sha256:{record.id}")
+
+
+def _delete_blob(shed: Shed, digest: str) -> None:
+    """Delete a blob, unless gc was quicker: it may have run since the image left the catalog."""
+    with contextlib.suppress(NotFoundError):
+        shed.blobs.delete(digest)
