@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import multiprocessing
@@ -240,10 +241,8 @@ def stage_and_remove(root: Path, number: int) -> None:
             assert contents(driver, key(f"fork{number}-{turn}")) == expected
             if turn % 2:
                 driver.remove_many([key(f"fork{number}-{turn}"), own])
-                try:
+                with contextlib.suppress(InUseError, NotFoundError):
                     driver.remove(common)
-                except (InUseError, NotFoundError):
-                    pass
             else:
                 assert contents(driver, own)["own"] == noise(9000, number)
 

@@ -41,9 +41,7 @@ def driver(root: Path) -> Iterator[ChunkDedup]:
         yield opened
 
 
-def seal(
-    driver: ChunkDedup, name: str, files: dict[str, bytes], parent: str | None = None
-) -> str:
+def seal(driver: ChunkDedup, name: str, files: dict[str, bytes], parent: str | None = None) -> str:
     directories: set[str] = set()
     with driver.stage(parent) as stage:
         for path, data in files.items():
@@ -76,9 +74,7 @@ def sound(driver: ChunkDedup) -> None:
 # -- what is stored ------------------------------------------------------------------------------
 
 
-def test_a_one_byte_write_to_a_large_file_stores_one_chunk(
-    driver: ChunkDedup, root: Path
-) -> None:
+def test_a_one_byte_write_to_a_large_file_stores_one_chunk(driver: ChunkDedup, root: Path) -> None:
     data = noise(40 * MIB)
     layer = seal(driver, "layer", {"d/large": data, **{f"d/{n}": b"%d" % n for n in range(200)}})
     driver.prepare(key("c"), layer)
@@ -245,6 +241,24 @@ def test_a_file_open_during_a_sync_keeps_what_it_wrote(driver: ChunkDedup) -> No
     sound(driver)
 
 
+def test_a_sync_without_changes_keeps_what_an_open_file_wrote(driver: ChunkDedup) -> None:
+    driver.prepare(key("c"), None)
+    data = noise(3 * MIB, 4)
+    with driver.tree(key("c"), writable=True) as tree:
+        tree.write_bytes("f", b"old")
+        tree.sync()
+        mode = tree.stat("f").mode
+        file = tree.open("f", "r+b")
+        file.write(data)
+        tree.chmod("f", 0o600)
+        tree.chmod("f", mode)
+        tree.sync()
+        file.close()
+        assert tree.read_bytes("f") == data
+    with driver.tree(key("c")) as tree:
+        assert tree.read_bytes("f") == data
+
+
 # -- accounts ------------------------------------------------------------------------------------
 
 
@@ -312,9 +326,7 @@ def test_random_lives_keep_exact_accounts(driver: ChunkDedup) -> None:
             assert txn.stat(getattr(driver._store.index, database))["entries"] == 0, database
 
 
-def test_removing_a_container_gives_its_packs_back_at_once(
-    driver: ChunkDedup, root: Path
-) -> None:
+def test_removing_a_container_gives_its_packs_back_at_once(driver: ChunkDedup, root: Path) -> None:
     layer = seal(driver, "layer", {"f": noise(1000)})
     before = packs(root)
     driver.prepare(key("c"), layer)

@@ -48,7 +48,7 @@ _CUT_AT = 1 << 20
 _DIRTY_MAX = 8 << 20
 
 
-def hold_stream(stream: BinaryIO, get: Get, put: Put, chunk_size: int) -> Held:
+def hold_stream(stream: BinaryIO, get: Get, put: Put, put_node: Put, chunk_size: int) -> Held:
     """Store what is left of a stream."""
     data = stream.read(CHUNK_MAX + 1)
     while 0 < len(data) <= CHUNK_MAX:
@@ -58,7 +58,7 @@ def hold_stream(stream: BinaryIO, get: Get, put: Put, chunk_size: int) -> Held:
         data += more
     if len(data) <= CHUNK_MAX:
         return hold_small(data, put)
-    content = Content(get, put, chunk_size)
+    content = Content(get, put, chunk_size, put_node=put_node)
     size = 0
     while data:
         content.write(size, data)
@@ -90,9 +90,18 @@ class _Segment:
 class Content:
     """One file's content, readable and writable at any offset; bounded in memory."""
 
-    def __init__(self, get: Get, put: Put, chunk_size: int, record: Record | None = None) -> None:
+    def __init__(
+        self,
+        get: Get,
+        put: Put,
+        chunk_size: int,
+        record: Record | None = None,
+        *,
+        put_node: Put | None = None,
+    ) -> None:
         self._get = get
         self._put = put
+        self._put_node = put_node or put
         self._chunk_size = chunk_size
         self._segments: list[_Segment] = []
         self._ends: list[int] | None = None
@@ -392,13 +401,13 @@ class Content:
                 parts.append(ROW.pack(segment.length, segment.digest))
         if whole_hole:
             return size, HOLE, b""
-        return size, LIST, self._put(b"".join(parts))
+        return size, LIST, self._put_node(b"".join(parts))
 
     def _segment_digest(self, pieces: list[_Piece]) -> bytes:
         if all(piece.is_hole for piece in pieces):
             return NO_DIGEST
         packed = [ROW.pack(piece.length, piece.digest) for piece in _merged(pieces)]
-        return self._put(SEGMENT_MAGIC + b"".join(packed))
+        return self._put_node(SEGMENT_MAGIC + b"".join(packed))
 
 
 def _merged(pieces: list[_Piece]) -> Iterator[_Piece]:

@@ -15,7 +15,7 @@ from .pack import DamagedError
 from .record import DIRECTORY, Record, payload
 
 #: Entries kept decoded, about 400 bytes each.
-_ENTRIES = 60_000
+_ENTRIES = 40_000
 _LISTS = 1_000
 
 _EMPTY: Entries = {}

@@ -145,6 +145,8 @@ class StoredTree(ReadTree):
         super().__init__(store, id)
         self._digest = root
         self._sealed = sealed
+        #: The directory looked at last: most calls are about its neighbours.
+        self._recent: tuple[str, Entries] | None = None
 
     def _root(self) -> Record:
         if not self._sealed:
@@ -163,6 +165,9 @@ class StoredTree(ReadTree):
         return not self._sealed and self._now() != self._digest
 
     def _entries(self, path: str) -> Entries:
+        recent = self._recent
+        if recent is not None and recent[0] == path and self._sealed:
+            return recent[1]
         record = self._root()
         nodes = self._nodes
         entries = nodes.directory(payload(record))
@@ -174,6 +179,7 @@ class StoredTree(ReadTree):
                 if below[0] != DIRECTORY:
                     raise failure(errno.ENOTDIR, path)
                 entries = nodes.directory(payload(below))
+        self._recent = (path, entries)
         return entries
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:

@@ -21,7 +21,7 @@ from .pack import DamagedError, Note
 from .reading import open_record
 from .record import FILE, Record, from_entry, inode_of
 from .store import Store
-from .writer import NODES, Writer, order_key
+from .writer import Writer, order_key
 
 
 class ChunkStage(Stage):
@@ -58,6 +58,7 @@ class ChunkStage(Stage):
                         content,
                         self._nodes.get,
                         lambda chunk: writer.put(chunk, order),
+                        writer.put_node,
                         self._store.options.chunk_size,
                     )
                 record = from_entry(entry, size=size, form=form, content=data)
@@ -91,8 +92,7 @@ class ChunkStage(Stage):
         sweep(self._store)
 
     def _seal(self, writer: Writer, layer: str) -> bool:
-        writer.flush(apart=True)
-        root = self._overlay.encode(lambda data: writer.put(data, NODES))
+        root = self._overlay.encode(writer.put_node)
         counts: Counts = {}
         differences = Comparison(self._nodes, self._parent_root, root, counts=counts)
         if self._parent_root == EMPTY_ROOT_DIGEST:

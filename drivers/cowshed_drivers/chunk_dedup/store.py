@@ -93,14 +93,14 @@ class Store:
                 raise DamagedError(f"object {digest.hex()[:16]} is not in the index")
             place: Place = OBJECT.unpack(row)[:5]
             try:
-                return self.extract(self.pack_path(place[0]), place, digest)
+                return self.extract(None, place, digest)
             except FileNotFoundError:
                 if row[:8] == tried:
                     raise DamagedError(f"pack {place[0]:016x} is missing") from None
                 tried = row[:8]
 
-    def extract(self, path: Path, place: Place, digest: bytes) -> bytes:
-        """Return the object at ``place`` in the pack at ``path``.
+    def extract(self, path: Path | None, place: Place, digest: bytes) -> bytes:
+        """Return the object at ``place`` in the pack at ``path``, or in the published one.
 
         Raises:
             DamagedError: it isn't what was stored.
@@ -113,7 +113,7 @@ class Store:
             raise DamagedError(f"pack {pack:016x}, frame at {at}: object has another digest")
         return data
 
-    def _group(self, path: Path, pack: int, at: int, frame: int) -> bytes:
+    def _group(self, path: Path | None, pack: int, at: int, frame: int) -> bytes:
         key = (pack, at)
         with self._guard:
             raw = self._groups.get(key)
@@ -133,14 +133,16 @@ class Store:
                 self._group_bytes -= len(self._groups.popitem(last=False)[1])
             return raw
 
-    def _descriptor(self, path: Path, pack: int) -> int:
+    def _descriptor(self, path: Path | None, pack: int) -> int:
         if self._pid != os.getpid():
             # Offsets aren't used, but a descriptor closed here must not be the parent's idea.
             self._pid = os.getpid()
             self._files.clear()
         descriptor = self._files.get(pack)
         if descriptor is None:
-            descriptor = self._files[pack] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._files[pack] = os.open(
+                path or self.pack_path(pack), os.O_RDONLY | os.O_CLOEXEC
+            )
             if len(self._files) > _OPEN_PACKS:
                 os.close(self._files.popitem(last=False)[1])
         else:

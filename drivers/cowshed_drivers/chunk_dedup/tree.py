@@ -30,7 +30,7 @@ from .overlay import Overlay, check_name, failure
 from .pack import DamagedError, Note
 from .record import DIRECTORY, FILE, Record, from_entry, inode_of, make
 from .store import Store
-from .writer import NODES, Writer, order_key
+from .writer import Writer, order_key
 
 
 class WriteTree(EditTree):
@@ -51,10 +51,16 @@ class WriteTree(EditTree):
     def _fresh(self, digest: bytes) -> bytes | None:
         return None if self._writer is None else self._writer.get(digest)
 
-    def _put(self, data: bytes, order: str) -> bytes:
+    def _writing(self) -> Writer:
         if self._writer is None:
             self._writer = Writer(self._store)
-        return self._writer.put(data, order)
+        return self._writer
+
+    def _put(self, data: bytes, order: str) -> bytes:
+        return self._writing().put(data, order)
+
+    def _put_node(self, data: bytes) -> bytes:
+        return self._writing().put_node(data)
 
     # -- content ------------------------------------------------------------------------------
 
@@ -65,6 +71,7 @@ class WriteTree(EditTree):
             lambda data: self._put(data, key),
             self._store.options.chunk_size,
             record,
+            put_node=self._put_node,
         )
 
     def truncate(self, path: str, size: int) -> None:
@@ -124,8 +131,7 @@ class WriteTree(EditTree):
         self._handles.discard(handle)
         if not self._handles and self._held is not None:
             # The chunks must not be swept before the next commit owns them.
-            if self._writer is None:
-                self._writer = Writer(self._store)
+            self._writing()
             self._held.release()
             self._held = None
         if handle.path is not None and handle.changed:
@@ -145,6 +151,7 @@ class WriteTree(EditTree):
                         content,
                         self._nodes.get,
                         lambda data: self._put(data, key),
+                        self._put_node,
                         self._store.options.chunk_size,
                     )
                 size, form, data = held
@@ -168,14 +175,13 @@ class WriteTree(EditTree):
         overlay = self._overlay
         if not overlay.changed:
             return
-        if self._writer is None:
-            self._writer = Writer(self._store)
-        writer = self._writer
-        writer.flush(apart=True)
+        writer = self._writing()
         old = overlay.base
-        new = overlay.encode(lambda data: writer.put(data, NODES))
+        new = overlay.encode(writer.put_node)
         if new == old:
-            self._finish(writer, old, keep=False)
+            overlay.reset(old)
+            if not self._handles:  # else what open files wrote stays with the writer
+                self._finish(writer, old, keep=False)
             return
         counts: Counts = {}
         differences = Comparison(self._nodes, old, new, counts=counts)
@@ -194,7 +200,10 @@ class WriteTree(EditTree):
         sweep(self._store)
 
     def _finish(self, writer: Writer, root: bytes, *, keep: bool) -> None:
-        if self._handles and self._held is None:
+        if not keep:
+            for handle in self._handles:
+                handle.path = None  # their chunks went with the writer
+        elif self._handles and self._held is None:
             # What open files wrote so far lies in these packs and is nobody's yet.
             self._held = self._store.writing()
         writer.close(keep=keep)

@@ -32,11 +32,13 @@ from .node import digest_of
 from .pack import MAGIC, Note, encode_note, group_header, share_of
 from .store import Place, Store
 
-#: Groups that wait or are being compressed before ``put`` waits for one to be done.
-_IN_FLIGHT_WINDOWS = 1
-
+#: Bytes of directories and chunk lists that wait: about 50,000 files' worth.
+_NODES_MAX = 4 << 20
 #: A commit that brings less than this is one group; more, and nodes get a group of their own.
 _NODES_APART = 256 << 10
+
+#: Sorts nodes behind every file.
+_NODES = "\U0010ffff"
 
 
 @dataclass(slots=True)
@@ -86,6 +88,8 @@ class Writer:
         self._pending: dict[bytes, bytes] = {}
         self._order: list[tuple[str, bytes]] = []
         self._pending_bytes = 0
+        self._nodes: dict[bytes, bytes] = {}
+        self._node_bytes = 0
         self._flight: deque[_Group] = deque()
         self._flight_bytes = 0
         self._flying: dict[bytes, bytes] = {}
@@ -102,15 +106,31 @@ class Writer:
     def put(self, data: bytes, order: str) -> bytes:
         """Take an object and return its digest. ``order`` sorts it among its like."""
         digest = digest_of(data)
-        if (
+        if not self._is_known(digest):
+            self._add(digest, data, order)
+        return digest
+
+    def put_node(self, data: bytes) -> bytes:
+        """Take a directory, root or chunk list and return its digest.
+
+        Nodes wait together: they are read together, and again before the commit.
+        """
+        digest = digest_of(data)
+        if not self._is_known(digest):
+            self._nodes[digest] = data
+            self._node_bytes += len(data)
+            if self._node_bytes > _NODES_MAX:
+                self._flush_all()
+        return digest
+
+    def _is_known(self, digest: bytes) -> bool:
+        return (
             digest in self._pending
+            or digest in self._nodes
             or digest in self.places
             or digest in self._flying
             or self._store.index.lookup(digest) is not None
-        ):
-            return digest
-        self._add(digest, data, order)
-        return digest
+        )
 
     def supply(self, digest: bytes, data: bytes) -> None:
         """Take an object whatever the index says of it."""
@@ -129,7 +149,7 @@ class Writer:
         Raises:
             DamagedError: what was written a moment ago can't be read back.
         """
-        data = self._pending.get(digest) or self._flying.get(digest)
+        data = self._nodes.get(digest) or self._pending.get(digest) or self._flying.get(digest)
         if data is not None:
             return data
         found = self.places.get(digest)
@@ -145,13 +165,24 @@ class Writer:
 
     # -- groups -------------------------------------------------------------------------------
 
-    def flush(self, *, apart: bool = False) -> None:
-        """Cut what has gathered into groups and have them compressed.
+    def _flush_all(self) -> None:
+        if self._pending_bytes >= _NODES_APART:
+            self.flush()
+        for digest, data in self._nodes.items():
+            self._pending[digest] = data
+            self._order.append((_NODES, digest))
+        self._pending_bytes += self._node_bytes
+        self._nodes = {}
+        self._node_bytes = 0
+        self.flush()
 
-        ``apart`` does so only when it is worth a group of its own.
-        """
-        if not self._order or (apart and self._pending_bytes < _NODES_APART):
+    def flush(self) -> None:
+        """Cut what has gathered into groups and have them compressed."""
+        if not self._order:
             return
+        with writing_to(self._store.root):
+            # Before more is in flight: this bounds what is in memory.
+            self._drain(self._store.options.window_size // 2)
         self._order.sort(key=_by_order)
         limit = self._store.options.group_size
         pending = self._pending
@@ -179,8 +210,6 @@ class Writer:
             for group in groups:
                 group.frame = pool.submit(self._compress, group.objects)
         self._flight.extend(groups)
-        with writing_to(self._store.root):
-            self._drain(self._store.options.window_size * _IN_FLIGHT_WINDOWS)
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
@@ -245,7 +274,7 @@ class Writer:
 
     def note(self, note: Note) -> int:
         """Write down who stands on which root; return the pack that holds the note."""
-        self.flush()
+        self._flush_all()
         encoded = encode_note(note)
         with writing_to(self._store.root):
             self._drain(0)
@@ -259,7 +288,7 @@ class Writer:
 
     def publish(self) -> None:
         """Make everything durable and give it its place; it counts once the index says so."""
-        self.flush()
+        self._flush_all()
         with writing_to(self._store.root):
             self._drain(0)
             self._finish_pack()
@@ -299,6 +328,7 @@ class Writer:
                     pack.path.unlink(missing_ok=True)
         self._flying.clear()
         self._pending.clear()
+        self._nodes.clear()
         self._flight.clear()
         self._mine.release()
         if self._writing is not None:
@@ -346,7 +376,3 @@ def order_key(path: str) -> str:
     name = path.rpartition("/")[2]
     stem, dot, extension = name.rpartition(".")
     return f"{extension}\0{name}" if dot and stem else f"\0{name}"
-
-
-#: Sorts nodes and chunk lists behind every file.
-NODES = "\U0010ffff"
