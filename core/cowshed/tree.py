@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, Literal
 
+import attrs
+
 from .entry import Entry, Kind, file_format, join, parent_of
 
 OpenMode = Literal["rb", "r+b", "wb", "xb", "ab"]
@@ -271,18 +273,42 @@ class Tree(abc.ABC):
             old: Entry | None = self.stat(entry.path)
         except FileNotFoundError:
             old = None
+        try:
+            self._apply(old, entry, content)
+        finally:
+            if entry.path:
+                self.utime(above, above_mtime)
+
+    def _apply(self, old: Entry | None, entry: Entry, content: BinaryIO | None) -> None:
         merge = old is not None and old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY
+        if old is not None and entry.kind is Kind.FILE:
+            self._replace(old, entry, content)
+            return
         if old is not None and not merge:
             self.remove_tree(entry.path)
-        if entry.kind is not Kind.WHITEOUT:
-            if entry.kind is Kind.HARDLINK:
-                self.link(entry.target, entry.path)
-            else:
-                if not merge:
-                    self._make(entry, content)
-                self._set_attributes(entry)
-        if entry.path:
-            self.utime(above, above_mtime)
+        if entry.kind is Kind.WHITEOUT:
+            return
+        if entry.kind is Kind.HARDLINK:
+            self.link(entry.target, entry.path)
+            return
+        if not merge:
+            self._make(entry, content)
+        self._set_attributes(entry)
+
+    def _replace(self, old: Entry, entry: Entry, content: BinaryIO | None) -> None:
+        """Put a file where ``old`` is, which stays until the new content is whole: reading it
+        or the disk may fail."""
+        beside = join(parent_of(entry.path), f".cowshed-{os.urandom(8).hex()}")
+        made = attrs.evolve(entry, path=beside)
+        self._make(made, content)
+        try:
+            self._set_attributes(made)
+            if old.kind is Kind.DIRECTORY:
+                self.remove_tree(old.path)
+            self.rename(beside, entry.path)
+        except BaseException:
+            self.unlink(beside)
+            raise
 
     def _make(self, entry: Entry, content: BinaryIO | None) -> None:
         if entry.kind is Kind.DIRECTORY:
@@ -290,9 +316,16 @@ class Tree(abc.ABC):
         elif entry.kind is Kind.SYMLINK:
             self.symlink(entry.target, entry.path)
         elif entry.kind is Kind.FILE:
-            with self.open(entry.path, "xb") as file:
-                if content is not None:
-                    shutil.copyfileobj(content, file, 1 << 20)
+            try:
+                with self.open(entry.path, "xb") as file:
+                    if content is not None:
+                        shutil.copyfileobj(content, file, 1 << 20)
+            except FileExistsError:
+                raise
+            except BaseException:
+                if self.exists(entry.path):
+                    self.unlink(entry.path)
+                raise
         else:
             self.mknod(entry.path, file_format(entry.kind) | entry.mode, entry.rdev)
 
