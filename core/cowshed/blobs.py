@@ -136,7 +136,10 @@ class BlobStore:
         """Move a complete, synced partial file to its place. Internal to this module."""
         path = self.path(digest)
         with storing():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if self.durable:
+                    sync_directory(path.parent.parent)
             # Over an existing blob, too: what was just verified replaces what might be damaged.
             partial.replace(path)
             if self.durable:

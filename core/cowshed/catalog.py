@@ -21,6 +21,7 @@ from typing import Any
 import lmdb
 
 from .errors import CorruptError, NoSpaceError, ReadOnlyError, StoreError
+from .partials import sync_directory
 from .records import ContainerRecord, ImageRecord, LayerRecord, LeaseRecord
 
 #: Address space, not disk: the file grows with its content. 10,000 containers take 2 MiB.
@@ -251,6 +252,7 @@ class Transaction:
         number = self._driver_number(driver)
         self._put(b"containers", bytes.fromhex(record.id), moved.encode(number))
         self.doom(record.driver, record.id)
+        self.absolve(driver, record.id)
         if not record.chain:
             return []
         self.hold_layer(driver, record.chain)
@@ -362,6 +364,7 @@ def _name_key(name: str) -> bytes:
 
 
 def _open(path: Path, *, durable: bool, read_only: bool) -> Any:
+    new = not read_only and not (path / "data.mdb").exists()
     environment = lmdb.open(
         os.fspath(path),
         map_size=MAP_SIZE,
@@ -376,6 +379,8 @@ def _open(path: Path, *, durable: bool, read_only: bool) -> Any:
         # 0.9's file format; 1.0's is another, and neither reads the other's files.
         lib_version=0,
     )
+    if new and durable:
+        sync_directory(path)  # LMDB syncs the file, not its name
     if not read_only:
         environment.reader_check()
     return environment

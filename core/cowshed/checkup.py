@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .errors import CowshedError
+from .errors import CowshedError, NotFoundError
 from .records import LayerRecord
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def _drivers(shed: Shed, *, deep: bool) -> Iterator[Finding]:
         wanted = {id for owner, id in (*layers, *containers) if owner == name}
         for id in sorted(wanted - held):
             what = "layer" if (name, id) in layers else "container"
-            yield Finding(where=f"{what} {id[:12]} ({name})", problem="missing in the driver")
+            if _still_wanted(shed, name, id):
+                yield Finding(where=f"{what} {id[:12]} ({name})", problem="missing in the driver")
         for id in sorted(held - wanted):
             yield Finding(
                 where=f"driver {name}",
@@ -125,10 +126,20 @@ def _drivers(shed: Shed, *, deep: bool) -> Iterator[Finding]:
             )
         for id in sorted(wanted & held):
             what = "layer" if (name, id) in layers else "container"
-            for problem in driver.verify(id, deep=deep):
-                path = f", /{problem.path}" if problem.path else ""
-                label = labels.get(id, "")
-                yield Finding(where=f"{what} {id[:12]}{label} ({name}){path}", problem=problem.what)
+            where = f"{what} {id[:12]}{labels.get(id, '')} ({name})"
+            try:
+                for problem in driver.verify(id, deep=deep):
+                    path = f", /{problem.path}" if problem.path else ""
+                    yield Finding(where=f"{where}{path}", problem=problem.what)
+            except (CowshedError, OSError) as error:
+                if _still_wanted(shed, name, id):
+                    yield Finding(where=where, problem=str(error))
+
+
+def _still_wanted(shed: Shed, driver: str, id: str) -> bool:
+    """Say whether what seems damaged wasn't just removed by another process."""
+    with shed.catalog.read() as transaction:
+        return transaction.wants(driver, id)
 
 
 def _labels(shed: Shed) -> dict[str, str]:
@@ -145,11 +156,14 @@ def _blobs(shed: Shed, *, deep: bool) -> Iterator[Finding]:
         try:
             _ = image.config
         except CowshedError as error:
-            yield Finding(where=f"image {image.id[:12]}", problem=str(error))
+            with shed.catalog.read() as transaction:
+                removed = transaction.image(image.id) is None
+            if not removed:
+                yield Finding(where=f"image {image.id[:12]}", problem=str(error))
     with shed.catalog.read() as transaction:
-        diff_ids = {record.diff_id for record in transaction.layers()}
-    for diff_id in sorted(diff_ids):
-        if not shed.recipes.has(diff_id):
+        layers = {record.diff_id: record for record in transaction.layers()}
+    for diff_id, layer in sorted(layers.items()):
+        if not shed.recipes.has(diff_id) and _still_wanted(shed, layer.driver, layer.chain):
             yield Finding(
                 where=f"layer {diff_id[:19]}",
                 problem="its tar recipe is missing: it can't be saved byte for byte",
@@ -161,6 +175,8 @@ def _blobs(shed: Shed, *, deep: bool) -> Iterator[Finding]:
                 with shed.blobs.open(digest) as file:
                     while chunk := file.read(1 << 20):
                         actual.update(chunk)
+            except NotFoundError:
+                continue  # removed meanwhile; an image that misses it was named above
             except (OSError, CowshedError) as error:
                 yield Finding(where=f"blob {digest}", problem=str(error))
                 continue
@@ -177,4 +193,5 @@ def _tars(shed: Shed) -> Iterator[Finding]:
             with open(os.devnull, "wb") as nowhere:
                 shed.write_layer_tar(layer, nowhere)
         except (CowshedError, OSError) as error:
-            yield Finding(where=_name(layer), problem=f"its tar: {error}")
+            if _still_wanted(shed, layer.driver, layer.chain):
+                yield Finding(where=_name(layer), problem=f"its tar: {error}")

@@ -7,12 +7,12 @@ one has.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from .container import current
 from .driver import change_entries
-from .importing import Importer, add_image, timestamp
+from .importing import Importer, add_image, source_date_epoch, timestamp
 from .lease import Lease
 from .names import image_name
 from .oci import new_config
@@ -34,6 +34,7 @@ def commit(
 ) -> Image:
     """See ``Container.commit``."""
     names = () if name is None else (image_name(name),)
+    record = current(shed, record)
     base = shed.image(f"sha256:{record.image}") if record.image else None
     config = None if base is None else base.config
     # Unusable changes are refused before anything is written.
@@ -47,6 +48,9 @@ def commit(
     lease = Lease(shed.catalog, shed.locks, "commit")
     try:
         with shed.making(record.driver), lease:
+            if record.chain:
+                with shed.catalog.write() as transaction:
+                    lease.hold_layer(transaction, record.driver, record.chain)
             if changed:
                 layer = Importer(shed, record.driver, None).store(
                     lease,
@@ -79,12 +83,12 @@ def commit(
 def _write(shed: Shed, record: ContainerRecord, out: BinaryIO) -> None:
     from .archive import write_layer
 
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    epoch = source_date_epoch()
     driver = shed.driver(record.driver)
     with driver.tree(record.id) as tree:
         write_layer(
             change_entries(driver.changes(record.id)),
             tree.open,
             out,
-            clamp_mtime_ns=int(epoch) * 1_000_000_000 if epoch else None,
+            clamp_mtime_ns=None if epoch is None else epoch * 1_000_000_000,
         )

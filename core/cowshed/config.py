@@ -178,7 +178,7 @@ def load_config(
         _override(values, sources, dotted, value)
     if values["root"] is None:
         values["root"] = default_root(environment)
-    values["root"] = str(Path(values["root"]).expanduser().absolute())
+    values["root"] = str(_expanded(values["root"]).absolute())
     return Config(values, sources)
 
 
@@ -204,8 +204,8 @@ def limits_from(config: Config) -> Limits:
 
 def default_root(environment: Mapping[str, str]) -> str:
     """Return the shed's place in the user data directory (XDG Base Directory Specification)."""
-    home = environment.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
-    return str(Path(home) / "cowshed")
+    home = environment.get("XDG_DATA_HOME")
+    return str((Path(home) if home else _expanded("~/.local/share")) / "cowshed")
 
 
 def _file_path(file: str | os.PathLike[str] | None, environment: Mapping[str, str]) -> Path | None:
@@ -215,11 +215,18 @@ def _file_path(file: str | os.PathLike[str] | None, environment: Mapping[str, st
         if not path.is_file():
             raise ConfigError("no such configuration file", str(path))
         return path
-    home = environment.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
+    home = environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     for path in (Path("cowshed.toml"), Path(home) / "cowshed" / "cowshed.toml"):
         if path.is_file():
             return path
     return None
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no HOME, and nobody in the user database
+        raise ConfigError(f"can't tell where {text} is; say where with COWSHED_ROOT") from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -228,6 +228,8 @@ def find(shed: Shed, reference: str) -> Container:
 
 def _find(transaction: Transaction, reference: str) -> ContainerRecord:
     id = transaction.container_named(reference) if 0 < len(reference) <= 255 else None
+    if len(reference) == 64 and is_id_prefix(reference) and transaction.container(reference):
+        id = reference  # a whole ID means that container, whatever another is called
     if id is None:
         matches = (
             transaction.ids_with_prefix("containers", reference) if is_id_prefix(reference) else []
@@ -263,6 +265,28 @@ def create(
         raise UsageError(f"{len(names)} names for {count} containers")
     for name in names or ():
         container_name(name)
+    while True:
+        try:
+            records = _create(shed, reference, count, names, asked)
+            break
+        except _MovedError:
+            continue
+    shed.plugins.notify(
+        "container_created",
+        shed=shed,
+        containers=[record.id for record in records],
+        image=reference,
+    )
+    return [Container(shed, record) for record in records]
+
+
+class _MovedError(Exception):
+    """The image went to another driver after it was looked up."""
+
+
+def _create(
+    shed: Shed, reference: str, count: int, names: Sequence[str] | None, asked: str | None
+) -> list[ContainerRecord]:
     image = None if reference == SCRATCH else shed.image(reference).record
     driver = _driver_for(shed, image, asked)
 
@@ -274,17 +298,14 @@ def create(
             shed.driver(driver).prepare_many(ids, chain)
 
     def still_there(transaction: Transaction) -> None:
-        if image is not None and transaction.image(image.id) is None:
-            raise NotFoundError("image", reference)
+        if image is not None:
+            found = transaction.image(image.id)
+            if found is None:
+                raise NotFoundError("image", reference)
+            if driver not in found.drivers:
+                raise _MovedError
 
-    records = _make(shed, driver, image, "", count, names, make, still_there)
-    shed.plugins.notify(
-        "container_created",
-        shed=shed,
-        containers=[record.id for record in records],
-        image=reference,
-    )
-    return [Container(shed, record) for record in records]
+    return _make(shed, driver, image, "", count, names, make, still_there)
 
 
 def _driver_for(shed: Shed, image: ImageRecord | None, asked: str | None) -> str:
@@ -309,7 +330,7 @@ def _make(
     count: int,
     names: Sequence[str] | None,
     make: Callable[[list[str]], None],
-    check: Callable[[Transaction], None] = lambda _: None,
+    check: Callable[[Transaction], None],
 ) -> list[ContainerRecord]:
     """Make containers in a driver and tell the catalog, in that order; both or neither."""
     from .driver import Capability
@@ -332,7 +353,12 @@ def _make(
                     if chain:
                         lease.hold_layer(transaction, driver, chain)
                     lease.own_containers(transaction, driver, ids)
-            make(ids)
+            try:
+                make(ids)
+            except NotFoundError:
+                with shed.catalog.read() as transaction:
+                    check(transaction)  # it knows better what vanished meanwhile
+                raise
             try:
                 with shed.catalog.write() as transaction:
                     check(transaction)
@@ -352,7 +378,9 @@ def _make(
                     transaction.add_containers(records)
                     lease.finish(transaction)
             except BaseException:
-                shed.driver(driver).remove_many(ids)
+                from .sweep import take_back
+
+                take_back(shed, driver, ids)
                 raise
     finally:
         shed.drop_layers(lease.gone)
@@ -363,6 +391,8 @@ def _names(transaction: Transaction, count: int, names: Sequence[str] | None) ->
     if names is not None:
         for name in names:
             _require_free(transaction, name)
+            if names.count(name) > 1:
+                raise ConflictError(f"the name {name!r} is given twice; choose another")
         return list(names)
     chosen: set[str] = set()
     while len(chosen) < count:
@@ -383,12 +413,26 @@ def _require_free(transaction: Transaction, name: str) -> None:
         )
 
 
+def current(shed: Shed, record: ContainerRecord) -> ContainerRecord:
+    """Return a container as it is now: renamed, perhaps, or moved. NotFoundError: it is gone."""
+    with shed.catalog.read() as transaction:
+        return _current(transaction, record)
+
+
+def _current(transaction: Transaction, record: ContainerRecord) -> ContainerRecord:
+    found = transaction.container(record.id)
+    if found is None:
+        raise NotFoundError("container", record.name)
+    return found
+
+
 def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
     if name is not None:
         container_name(name)
         with shed.catalog.read() as transaction:
             _require_free(transaction, name)
     with shed.catalog.read() as transaction:
+        record = _current(transaction, record)
         image = transaction.image(record.image) if record.image else None
 
     def make(ids: list[str]) -> None:
@@ -402,9 +446,14 @@ def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
         1,
         None if name is None else [name],
         make,
+        lambda transaction: _require(transaction, record),
     )[0]
     shed.plugins.notify("container_created", shed=shed, containers=[made.id], image=record.image)
     return Container(shed, made)
+
+
+def _require(transaction: Transaction, record: ContainerRecord) -> None:
+    _current(transaction, record)
 
 
 def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from .errors import FormatTooNewError, ReadOnlyError, StoreError
+from .partials import sync_directory
 
 FORMAT = 1
 _MARK = "cowshed.json"
@@ -56,8 +57,11 @@ class Home:
         root = self.root
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Another process may be making it just now.
             strangers = [
-                name for name in os.listdir(root) if name not in (*_PARTS, "locks", f"{_MARK}.new")
+                name
+                for name in os.listdir(root)
+                if name not in (*_PARTS, "locks") and not name.startswith(_MARK)
             ]
             if strangers:
                 raise StoreError(
@@ -66,12 +70,14 @@ class Home:
                 )
             os.chmod(root, 0o700)
             self._make_parts()
-            aside = root / f"{_MARK}.new"
-            with aside.open("w") as file:
+            aside = root / f"{_MARK}.{os.urandom(8).hex()}"
+            with aside.open("x") as file:
                 json.dump({"format": FORMAT}, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(aside, root / _MARK)
+            for directory in (root, root.parent):
+                sync_directory(directory)
         except NotADirectoryError:
             raise StoreError(f"{root} is not a directory; choose another --root") from None
         except OSError as error:
@@ -96,8 +102,9 @@ class Home:
     def driver(self, name: str) -> Path:
         """Return a driver's own directory, made if need be."""
         path = self.drivers / name
-        if not self.read_only:
+        if not self.read_only and not path.is_dir():
             path.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(self.drivers)
         return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import CorruptError, CowshedError, InUseError, NotFoundError
@@ -46,17 +46,17 @@ class Image:
         """Its config. CorruptError: the blob is damaged or missing."""
         try:
             return ImageConfig.parse(self._shed.blobs.read(f"sha256:{self.id}"))
-        except FileNotFoundError:
+        except NotFoundError:
             raise CorruptError(f"image {self.id[:12]}", "its config is missing") from None
 
     @functools.cached_property
     def manifest(self) -> Manifest | None:
-        """The manifest it came with; None if it was made here."""
+        """The manifest it came with; None if it was made here, or the manifest is lost."""
         if not self.record.manifest:
             return None
         try:
             return Manifest.parse(self._shed.blobs.read(self.record.manifest))
-        except FileNotFoundError:
+        except NotFoundError:
             return None
 
     @property
@@ -66,9 +66,11 @@ class Image:
 
     def layer_records(self) -> list[LayerRecord]:
         """Return the catalog's records of its layers, base first, in a driver that has them."""
-        driver = self.record.drivers[0] if self.record.drivers else ""
         records: list[LayerRecord] = []
         with self._shed.catalog.read() as transaction:
+            # It may have moved since it was looked up.
+            drivers = (transaction.image(self.id) or self.record).drivers
+            driver = drivers[0] if drivers else ""
             for chain in self.record.chains:
                 record = transaction.layer(driver, chain)
                 if record is None:
@@ -150,14 +152,11 @@ def list_images(shed: Shed) -> list[Image]:
 def remove_image(shed: Shed, reference: str, *, force: bool) -> list[str]:
     """See ``Shed.remove_image``."""
     lines: list[str] = []
-    image = shed.image(reference)
-    id = image.id
-    by_name = _names_it(reference, image)
     with shed.catalog.write() as transaction:
-        record = transaction.image(id)
-        if record is None:
-            raise InUseError(f"image {reference} was removed just now")
+        record = shed.find_image(transaction, reference)
+        id = record.id
         names = [name for name, named in transaction.image_names() if named == id]
+        by_name = _names_it(reference, names)
         doomed_names = [image_name(reference)] if by_name else names
         last = len(doomed_names) == len(names)
         if not by_name and len(names) > 1 and not force:
@@ -189,39 +188,26 @@ def remove_image(shed: Shed, reference: str, *, force: bool) -> list[str]:
     return lines
 
 
-def _names_it(reference: str, image: Image) -> bool:
+def _names_it(reference: str, names: Sequence[str]) -> bool:
     try:
-        return image_name(reference) in image.names
+        return image_name(reference) in names
     except CowshedError:
         return False
 
 
 def _drop_files(shed: Shed, record: ImageRecord, gone: list[LayerRecord]) -> None:
     """Remove the blobs and recipes that were this image's alone, unless somebody is importing."""
-    from .sweep import FILES_LOCK
+    from .sweep import FILES_LOCK, blobs_of, files_needed
 
     lock = shed.locks.attempt(FILES_LOCK)
     if lock is None:
         return  # gc will
-    with lock, shed.catalog.read() as transaction:
-        still = {layer.diff_id for layer in transaction.layers()}
+    with lock:
+        blobs, diff_ids = files_needed(shed)
         for layer in gone:
-            if layer.diff_id not in still:
+            if layer.diff_id not in diff_ids:
                 shed.recipes.path(layer.diff_id).unlink(missing_ok=True)
-        if transaction.image(record.id) is None:
-            manifests = {image.manifest for image in transaction.images()}
-            kept: set[str] = set()
-            for manifest in manifests - {""}:
-                kept.update(shed.kept_layer_blobs(manifest))
-            if record.manifest and record.manifest not in manifests:
-                for digest in shed.kept_layer_blobs(record.manifest):
-                    if digest not in kept:
-                        _delete_blob(shed, digest)
-                _delete_blob(shed, record.manifest)
-            _delete_blob(shed, f"sha256:{record.id}")
-
-
-def _delete_blob(shed: Shed, digest: str) -> None:
-    """Delete a blob, unless gc was quicker: it may have run since the image left the catalog."""
-    with contextlib.suppress(NotFoundError):
-        shed.blobs.delete(digest)
+        for digest in blobs_of(shed, record) - blobs:
+            # gc may have run since the image left the catalog.
+            with contextlib.suppress(NotFoundError):
+                shed.blobs.delete(digest)

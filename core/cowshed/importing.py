@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import attrs
 
-from .errors import DigestMismatchError
+from .errors import ConfigError, CowshedError, DigestMismatchError, NoSpaceError
 from .lease import Lease
 from .oci import ImageConfig, chain_ids, digest_bytes, new_config
 from .records import ImageRecord, LayerRecord
@@ -170,9 +170,14 @@ class Importer:
             if transaction.layer(twin.driver, twin.chain) is None:
                 return None
             lease.hold_layer(transaction, twin.driver, twin.chain)
-        return self.store(
-            lease, lambda: self._shed.open_layer_tar(twin), chain, parent, layer.diff_id
-        )
+        try:
+            return self.store(
+                lease, lambda: self._shed.open_layer_tar(twin), chain, parent, layer.diff_id
+            )
+        except NoSpaceError:
+            raise
+        except CowshedError:
+            return None  # what can't be given back here is whole in the source
 
     def store(
         self,
@@ -191,6 +196,7 @@ class Importer:
 
         shed = self._shed
         driver = shed.driver(self._driver)
+        lease.announce()
         with ExitStack() as stack:
             below = stack.enter_context(driver.tree(parent)) if parent else None
             stage = stack.enter_context(driver.stage(parent or None))
@@ -331,9 +337,21 @@ def _made_config(source: SourceImage, diff_ids: Sequence[str]) -> ImageConfig:
 
 def timestamp() -> str:
     """Return now, or SOURCE_DATE_EPOCH where it is set, in RFC 3339."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = time.gmtime(int(epoch)) if epoch else time.gmtime()
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(source_date_epoch()))
+
+
+def source_date_epoch() -> int | None:
+    """Return SOURCE_DATE_EPOCH, seconds since the epoch, where it is set.
+
+    Raises:
+        ConfigError: it isn't a number of seconds, or one beyond the year 9999.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) < 253_402_300_800):
+        raise ConfigError(f"not a number of seconds: {text!r}", "SOURCE_DATE_EPOCH")
+    return int(text)
 
 
 class _LayerReader:

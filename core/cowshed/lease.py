@@ -13,44 +13,62 @@ import os
 from types import TracebackType
 
 from .catalog import Catalog, Transaction
+from .errors import StoreError
 from .locking import Lock, LockFile
 from .records import LayerRecord, LeaseRecord
 
 
 class Lease:
-    """One operation's lease, written to the catalog on first use."""
+    """One operation's lease: a context, written to the catalog on first use.
+
+    What it holds is what the catalog says, so that a transaction that fails changes nothing.
+    """
 
     def __init__(self, catalog: Catalog, locks: LockFile, operation: str) -> None:
         self._catalog = catalog
-        self._record = LeaseRecord(id=os.urandom(8).hex(), operation=operation)
-        self._lock: Lock = locks.acquire(lock_key(self._record.id))
-        self._written = False
+        self._locks = locks
+        self._id = os.urandom(8).hex()
+        self._operation = operation
+        self._lock: Lock | None = None
+        self._used = False
+        self._finished = False
         #: Layers whose last reference was this lease's; the caller drops them from the drivers.
         self.gone: list[LayerRecord] = []
+
+    def announce(self) -> None:
+        """Be known before anything is made that only a driver's ``recover`` could find."""
+        if not self._used:
+            with self._catalog.write() as transaction:
+                self._write(transaction, self._record(transaction))
 
     def hold_layer(self, transaction: Transaction, driver: str, chain: str) -> None:
         """Take a reference on a layer, inside the caller's transaction."""
         transaction.hold_layer(driver, chain)
-        self._record = self._record._replace(layers=(*self._record.layers, (driver, chain)))
-        self._write(transaction)
+        record = self._record(transaction)
+        self._write(transaction, record._replace(layers=(*record.layers, (driver, chain))))
 
     def own_containers(self, transaction: Transaction, driver: str, ids: list[str]) -> None:
         """Note containers that are being made."""
         containers = tuple((driver, id) for id in ids)
-        self._record = self._record._replace(containers=self._record.containers + containers)
-        self._write(transaction)
+        record = self._record(transaction)
+        self._write(transaction, record._replace(containers=record.containers + containers))
 
-    def _write(self, transaction: Transaction) -> None:
-        transaction.put_lease(self._record)
-        self._written = True
+    def _record(self, transaction: Transaction) -> LeaseRecord:
+        found = transaction.lease(self._id)
+        return found or LeaseRecord(id=self._id, operation=self._operation)
+
+    def _write(self, transaction: Transaction, record: LeaseRecord) -> None:
+        self._used = True
+        transaction.put_lease(record)
 
     def finish(self, transaction: Transaction) -> None:
         """Give everything back in the transaction that commits the operation's result."""
-        if self._written:
-            self.gone = give_back(transaction, self._record, made=True)
-            self._written = False
+        if self._used:
+            self.gone = give_back(transaction, self._record(transaction), made=True)
+            self._finished = True
 
     def __enter__(self) -> Lease:
+        self._lock = self._locks.acquire(lock_key(self._id))
         return self
 
     def __exit__(
@@ -60,12 +78,18 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._written:
+            # After an error nobody knows whether the transaction that finished it was committed.
+            if self._used and not (self._finished and kind is None):
                 with self._catalog.write() as transaction:
-                    self.gone = give_back(transaction, self._record, made=False)
-                self._written = False
+                    record = transaction.lease(self._id)
+                    if record is not None:
+                        self.gone = give_back(transaction, record, made=False)
+        except StoreError:
+            if error is None:
+                raise  # otherwise the first error says more; whoever opens next gives back
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
 
 def give_back(transaction: Transaction, lease: LeaseRecord, *, made: bool) -> list[LayerRecord]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .container import Container
+from .container import Container, current
 from .driver import apply_changes
 from .errors import CorruptError, NotFoundError
 from .importing import Importer, layer_lock
@@ -20,6 +20,7 @@ from .lease import Lease
 from .records import ContainerRecord, ImageRecord, LayerRecord
 
 if TYPE_CHECKING:
+    from .catalog import Transaction
     from .shed import Shed
 
 
@@ -50,8 +51,9 @@ def migrate(shed: Shed, to: str, references: Sequence[str]) -> Migrated:
         layers += unpack_in(shed, image, to, leave_others=True)
     moved = 0
     for container in containers:
-        if container.driver != to:
-            layers += _move(shed, container, to)
+        written = _move(shed, container, to)
+        if written is not None:
+            layers += written
             moved += 1
     return Migrated(images=len(images), containers=moved, layers=layers)
 
@@ -65,24 +67,32 @@ def unpack_in(shed: Shed, image: ImageRecord, driver: str, *, leave_others: bool
     lease = Lease(shed.catalog, shed.locks, "migrate")
     try:
         with shed.making(driver), lease:
-            source = image.drivers[0] if image.drivers else ""
+            with shed.catalog.write() as transaction:
+                source = _image_now(transaction, image).drivers[0]
+                if image.chain:
+                    lease.hold_layer(transaction, source, image.chain)
             written = copy_chain(shed, lease, image.chains, source, driver)
             with shed.catalog.write() as transaction:
-                current = transaction.image(image.id)
-                if current is None:
-                    raise NotFoundError("image", image.id[:12])
-                others = [name for name in current.drivers if name != driver]
-                if driver not in current.drivers and current.chain:
-                    transaction.hold_layer(driver, current.chain)
-                if leave_others and current.chain:
+                now = _image_now(transaction, image)
+                others = [name for name in now.drivers if name != driver]
+                if driver not in now.drivers and now.chain:
+                    transaction.hold_layer(driver, now.chain)
+                if leave_others and now.chain:
                     for other in others:
-                        gone += transaction.release_layer(other, current.chain)
+                        gone += transaction.release_layer(other, now.chain)
                 drivers = (driver,) if leave_others else (*others, driver)
-                transaction.put_image(current._replace(drivers=drivers))
+                transaction.put_image(now._replace(drivers=drivers))
                 lease.finish(transaction)
     finally:
         shed.drop_layers([*gone, *lease.gone])
     return written
+
+
+def _image_now(transaction: Transaction, image: ImageRecord) -> ImageRecord:
+    now = transaction.image(image.id)
+    if now is None:
+        raise NotFoundError("image", image.id[:12])
+    return now
 
 
 def copy_chain(shed: Shed, lease: Lease, chains: Sequence[str], source: str, driver: str) -> int:
@@ -114,32 +124,45 @@ def copy_chain(shed: Shed, lease: Lease, chains: Sequence[str], source: str, dri
     return written
 
 
-def _move(shed: Shed, container: Container, to: str) -> int:
-    record = container.record
+def _move(shed: Shed, container: Container, to: str) -> int | None:
+    """Move one container; return how many layers were written, None if it is there already."""
+    from .sweep import drop, take_back
+
+    if container.driver == to:
+        return None
     lease = Lease(shed.catalog, shed.locks, "migrate")
     gone: list[LayerRecord] = []
-    written = 0
-    old, new = shed.driver(record.driver), shed.driver(to)
     try:
         with container.writer_lock(), shed.making(to), lease:
-            written = copy_chain(shed, lease, _chain_of(shed, record), record.driver, to)
-            with shed.catalog.write() as transaction:
-                lease.own_containers(transaction, to, [record.id])
-            new.prepare(record.id, record.chain or None)
-            try:
-                with old.tree(record.id) as source, new.tree(record.id, writable=True) as target:
-                    apply_changes(old.changes(record.id), source, target)
+            record = current(shed, container.record)
+            if record.driver == to:
+                return None  # somebody else moved it while we waited
+            old, new = shed.driver(record.driver), shed.driver(to)
+            if record.chain:
                 with shed.catalog.write() as transaction:
-                    current = transaction.container(record.id)
-                    if current is None:
-                        raise NotFoundError("container", record.name)
-                    gone += transaction.move_container(current, to)
-                    lease.finish(transaction)
-            except BaseException:
-                new.remove(record.id)
-                raise
-        from .sweep import drop
-
+                    lease.hold_layer(transaction, record.driver, record.chain)
+            written = copy_chain(shed, lease, _chain_of(shed, record), record.driver, to)
+            # What a killed attempt left under this ID must be gone before, not after.
+            drop(shed, to, [record.id])
+            with shed.locks.acquire(layer_lock(to, record.id)):
+                with shed.catalog.write() as transaction:
+                    lease.own_containers(transaction, to, [record.id])
+                new.prepare(record.id, record.chain or None)
+                try:
+                    with (
+                        old.tree(record.id) as source,
+                        new.tree(record.id, writable=True) as target,
+                    ):
+                        apply_changes(old.changes(record.id), source, target)
+                    with shed.catalog.write() as transaction:
+                        now = transaction.container(record.id)
+                        if now is None:
+                            raise NotFoundError("container", record.name)
+                        gone += transaction.move_container(now, to)
+                        lease.finish(transaction)
+                except BaseException:
+                    take_back(shed, to, [record.id])
+                    raise
         drop(shed, record.driver, [record.id])
     finally:
         shed.drop_layers([*gone, *lease.gone])

@@ -15,6 +15,9 @@ _IMAGE = re.compile(rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.A)
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
+#: What ``image_name`` must not let pass for an ID: a stranger's archive names its images itself.
+_LIKE_AN_ID = re.compile(r"[0-9a-f]{64}|sha(?:256|512)(?::.*)?")
+
 MAX_NAME = 255
 
 #: An image of this name is always there: no layers, an empty root.
@@ -45,6 +48,8 @@ def image_name(text: str) -> str:
     Raises:
         UsageError: it isn't a valid name.
     """
+    if _LIKE_AN_ID.fullmatch(text):
+        raise UsageError(f"invalid image name {text!r}: it could be taken for an ID")
     if len(text) > MAX_NAME or not _IMAGE.fullmatch(text) or text == SCRATCH:
         raise UsageError(
             f"invalid image name {text!r}: use lower-case letters, digits and . _ - / "

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -36,7 +35,7 @@ class Partials:
                 if descriptor is not None:
                     return descriptor, path
             while True:
-                path = self._directory / f"{name or 'new'}.{secrets.token_hex(8)}"
+                path = self._directory / f"{name or 'new'}.{os.urandom(8).hex()}"
                 descriptor = self._make(path)
                 if descriptor is not None:
                     return descriptor, path

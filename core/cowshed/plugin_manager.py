@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -54,6 +55,8 @@ class Plugins:
     """All plugins of one shed, and the calls the core makes to them."""
 
     def __init__(self) -> None:
+        #: Held while plugins are imported: another thread mustn't see half of them.
+        self._lock = threading.RLock()
         self._made: pluggy.PluginManager | None = None
         self._infos: list[PluginInfo] = []
         #: Found but not imported yet, with their origin.
@@ -111,13 +114,14 @@ class Plugins:
         pluggy calls whoever registered last first, so the order must not depend on what was called
         when: configured plugins come before installed ones, and an embedding program's before all.
         """
-        needed = 0
-        for number, (plugin, _) in enumerate(self._waiting, 1):
-            if hook is None or plugin.hooks is None or hook in plugin.hooks:
-                needed = number
-        waiting, self._waiting = self._waiting[:needed], self._waiting[needed:]
-        for plugin, origin in waiting:
-            self._load_one(plugin.name, origin, plugin.value)
+        with self._lock:
+            needed = 0
+            for number, (plugin, _) in enumerate(self._waiting, 1):
+                if hook is None or plugin.hooks is None or hook in plugin.hooks:
+                    needed = number
+            waiting, self._waiting = self._waiting[:needed], self._waiting[needed:]
+            for plugin, origin in waiting:
+                self._load_one(plugin.name, origin, plugin.value)
 
     @property
     def _manager(self) -> pluggy.PluginManager:
@@ -182,26 +186,28 @@ class Plugins:
     @property
     def drivers(self) -> _Registry[DriverSpec]:
         """Drivers by name."""
-        if self._drivers is None:
+        registry = self._drivers
+        if registry is None:
             from .driver import DriverSpec
 
             # Filling it imports plugins, and each of those makes what is known obsolete.
-            registry: _Registry[DriverSpec] = _Registry("driver", DriverSpec)
+            registry = _Registry[DriverSpec]("driver", DriverSpec)
             self._fill(registry, "cowshed_register_drivers")
             self._drivers = registry
-        return self._drivers
+        return registry
 
     @property
     def transports(self) -> _Registry[TransportSpec]:
         """Transports by name."""
-        if self._transports is None:
+        registry = self._transports
+        if registry is None:
             from .transport import TransportSpec
 
             # Filling it imports plugins, and each of those makes what is known obsolete.
-            registry: _Registry[TransportSpec] = _Registry("transport", TransportSpec)
+            registry = _Registry[TransportSpec]("transport", TransportSpec)
             self._fill(registry, "cowshed_register_transports")
             self._transports = registry
-        return self._transports
+        return registry
 
     def _fill(self, registry: _Registry[Any], hook: str) -> None:
         for plugin, specs in self._collected(hook):

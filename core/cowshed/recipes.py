@@ -96,6 +96,7 @@ class RecipeWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self.file.closed:
-            self.file.close()
-        self._path.unlink(missing_ok=True)
+        try:
+            self.file.close()  # it may write, and find the disk full
+        finally:
+            self._path.unlink(missing_ok=True)

@@ -15,8 +15,9 @@ and one process may use it from several threads. After ``os.fork`` open it again
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -90,11 +91,14 @@ class Shed:
             self.home.catalog, durable=self.config.durable, read_only=self.read_only
         )
         self._drivers: dict[str, Driver] = {}
+        self._drivers_lock = threading.Lock()
         self._closed = False
         if self._has_abandoned():
             from .sweep import finish_abandoned  # 60 ms, and seldom needed
 
-            finish_abandoned(self)
+            # A full disk or a damaged driver mustn't keep anybody from reading; gc says what it is.
+            with suppress(CowshedError, OSError):
+                finish_abandoned(self)
         self.plugins.notify("shed_opened", shed=self)
 
     def _has_abandoned(self) -> bool:
@@ -189,10 +193,11 @@ class Shed:
         from .image import Image
 
         with self.catalog.read() as transaction:
-            record = self._find_image(transaction, reference)
+            record = self.find_image(transaction, reference)
             return Image(self, record, _names_of(transaction, record.id))
 
-    def _find_image(self, transaction: Transaction, reference: str) -> ImageRecord:
+    def find_image(self, transaction: Transaction, reference: str) -> ImageRecord:
+        """Look an image up in a transaction; see ``image``."""
         try:
             id = transaction.image_named(image_name(reference))
         except UsageError:
@@ -217,7 +222,7 @@ class Shed:
 
         def run() -> None:
             with self.catalog.write() as transaction:
-                record = self._find_image(transaction, reference)
+                record = self.find_image(transaction, reference)
                 transaction.name_image(name, record.id)
 
         self._run("tag", {"image": reference, "name": name}, run)
@@ -362,16 +367,25 @@ class Shed:
         """
         driver = self._drivers.get(name)
         if driver is None:
-            from .driver import make_options
+            with self._drivers_lock:
+                driver = self._drivers.get(name) or self._open_driver(name)
+                self._drivers[name] = driver
+        return driver
 
-            spec = self.driver_spec(name)
-            options = make_options(spec, self.config.driver_options(name))
-            reason = self.probe(name)
-            if reason is not None:
-                raise DriverError(name, f"can't run here: {reason}")
-            driver = spec.load()(self.home.driver(name), options)
-            driver.durable = self.config.durable
-            self._drivers[name] = driver
+    def _open_driver(self, name: str) -> Driver:
+        from .driver import make_options
+
+        spec = self.driver_spec(name)
+        options = make_options(spec, self.config.driver_options(name))
+        reason = self.probe(name)
+        if reason is not None:
+            raise DriverError(name, f"can't run here: {reason}")
+        try:
+            factory = spec.load()
+        except ImportError as error:
+            raise DriverError(name, f"can't be imported: {error}") from error
+        driver = factory(self.home.driver(name), options)
+        driver.durable = self.config.durable
         return driver
 
     def choose_driver(self, asked: str | None, about: str) -> str:

@@ -20,6 +20,7 @@ from .lease import give_back, lock_key
 
 if TYPE_CHECKING:
     from .driver import Driver
+    from .records import ImageRecord
     from .shed import Shed
 
 
@@ -94,14 +95,11 @@ def drop(shed: Shed, driver_name: str, ids: Iterable[str]) -> None:
         mine = [keys[key] for key in taken]
         with shed.catalog.read() as transaction:
             doomed = set(transaction.doomed())
-            mine = [
-                id
-                for id in mine
-                if (driver_name, id) in doomed and not transaction.wants(driver_name, id)
-            ]
-        done = _remove_in_order(driver, mine)
+            mine = [id for id in mine if (driver_name, id) in doomed]
+            wanted = {id for id in mine if transaction.wants(driver_name, id)}
+        done = _remove_in_order(driver, [id for id in mine if id not in wanted])
         with shed.catalog.write() as transaction:
-            for id in done:
+            for id in (*done, *(id for id in wanted if transaction.wants(driver_name, id))):
                 transaction.absolve(driver_name, id)
 
 
@@ -187,14 +185,7 @@ def _sweep_files(shed: Shed) -> int:
     if lock is None:
         return 0  # an import or save is under way; what it just wrote has no record yet
     with lock:
-        with shed.catalog.read() as transaction:
-            blobs: set[str] = set()
-            diff_ids = {record.diff_id for record in transaction.layers()}
-            for image in transaction.images():
-                blobs.add(f"sha256:{image.id}")
-                if image.manifest:
-                    blobs.add(image.manifest)
-                    blobs.update(shed.kept_layer_blobs(image.manifest))
+        blobs, diff_ids = files_needed(shed)
         removed = sum(1 for digest in shed.blobs.iter() if digest not in blobs)
         shed.blobs.sweep(blobs)
         shed.recipes.sweep(diff_ids)
@@ -204,6 +195,32 @@ def _sweep_files(shed: Shed) -> int:
             else:
                 path.unlink(missing_ok=True)
     return removed
+
+
+def files_needed(shed: Shed) -> tuple[set[str], set[str]]:
+    """Return the digests of the blobs and the diff IDs of the recipes that are still needed."""
+    with shed.catalog.read() as transaction:
+        diff_ids = {record.diff_id for record in transaction.layers()}
+        images = list(transaction.images())
+    blobs: set[str] = set()
+    for image in images:
+        blobs |= blobs_of(shed, image)
+    return blobs, diff_ids
+
+
+def blobs_of(shed: Shed, image: ImageRecord) -> set[str]:
+    """Return the digests of an image's config, manifest and kept layers."""
+    blobs = {f"sha256:{image.id}"}
+    if image.manifest:
+        blobs |= {image.manifest, *shed.kept_layer_blobs(image.manifest)}
+    return blobs
+
+
+def take_back(shed: Shed, driver: str, ids: list[str]) -> None:
+    """Remove from a driver what was made for nothing: what the catalog doesn't know after all."""
+    with shed.catalog.read() as transaction:
+        unknown = [id for id in ids if not transaction.wants(driver, id)]
+    shed.driver(driver).remove_many(unknown)
 
 
 #: Held shared by whatever writes blobs, recipes or temporary files before the catalog knows them.

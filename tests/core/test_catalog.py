@@ -200,7 +200,7 @@ def test_a_lease_protects_a_layer_until_it_is_finished(catalog: Catalog, tmp_pat
 
 def test_an_abandoned_lease_is_known_by_its_free_lock(catalog: Catalog, tmp_path: Path) -> None:
     locks = LockFile(tmp_path / "locks")
-    lease = Lease(catalog, locks, "import")
+    lease = Lease(catalog, locks, "import").__enter__()
     with catalog.write() as transaction:
         transaction.put_layer(layer(1))
         lease.hold_layer(transaction, "naive-copy", chain(1))
@@ -208,6 +208,7 @@ def test_an_abandoned_lease_is_known_by_its_free_lock(catalog: Catalog, tmp_path
     with catalog.read() as transaction:
         (record,) = transaction.leases()
     assert locks.attempt(lock_key(record.id)) is None
+    assert lease._lock is not None
     lease._lock.release()  # the process dies
     free = locks.attempt(lock_key(record.id))
     assert free is not None
