@@ -144,6 +144,7 @@ class _Shared:
         self.users = 0
         self.sync = sync
         path.mkdir(mode=0o700, exist_ok=True)
+        read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
         # lib_version 0 is LMDB 0.9's format, which other tools read too; the two formats that
         # py-lmdb 3 bundles can't read each other. Older bindings know only this one.
         options: dict[str, Any] = {} if lmdb.__version__ < "3" else {"lib_version": 0}
@@ -159,11 +160,18 @@ class _Shared:
             # Objects are looked up in the order of their digests: readahead would be waste.
             readahead=False,
             mode=0o600,
+            # Nobody writes on a read-only disk, so nobody needs the locks that can't be made there.
+            readonly=read_only,
+            lock=not read_only,
             **options,
         )
-        self.env.reader_check()
-        with self.env.begin(write=True) as txn:
-            self.databases = {name: self.env.open_db(name, txn=txn) for name in _DATABASES}
+        if not read_only:
+            self.env.reader_check()
+        if read_only:
+            self.databases = {name: self.env.open_db(name, create=False) for name in _DATABASES}
+        with self.env.begin(write=not read_only) as txn:
+            if not read_only:
+                self.databases = {name: self.env.open_db(name, txn=txn) for name in _DATABASES}
             meta = self.databases[b"meta"]
             found = txn.get(b"format", db=meta)
             if found is None:

@@ -1,7 +1,7 @@
 """Reading: the half of a tree that layers and containers share.
 
 A container's tree that isn't the writer's asks the index for the container's root with each call
-(2 µs), so that it shows what was synced last and never a root whose objects are gone.
+(a few microseconds), so that it shows what was synced last and never a root whose objects are gone.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class _Group:
 
 
 class _Compressors(threading.local):
-    """One context per thread; setting one up costs as much as 20 KB of compression."""
+    """One context per thread, used again: small frames pay for setting one up."""
 
     def __init__(self, level: int) -> None:
         self.context = zstandard.ZstdCompressor(level=level)
