@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
-import pyfastcdc
-
 from .chunks import (
     CHUNK_MAX,
     CHUNK_MIN,
@@ -328,6 +326,8 @@ class Content:
 
     def _cut(self, *, final: bool) -> None:
         """Turn the tail into chunks; unless ``final`` its last one stays, for it may grow."""
+        import pyfastcdc  # 20 ms, and most commands write no large file
+
         tail = bytes(self._tail)
         cutter = pyfastcdc.FastCDC(self._chunk_size, min_size=CHUNK_MIN, max_size=CHUNK_MAX)
         lengths = [chunk.length for chunk in cutter.cut_buf(tail)]
