@@ -168,7 +168,7 @@ class _Usages:
         if key not in self._known:
             try:
                 usage: Usage | None = self._shed.driver(driver).usage(id)
-            except CowshedError:
+            except (CowshedError, OSError):  # removed meanwhile
                 usage = None
             self._known[key] = 0 if usage is None else usage.exclusive
         return self._known[key]

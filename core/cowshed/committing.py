@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from .container import current
 from .driver import change_entries
+from .errors import BusyError
 from .importing import Importer, add_image, source_date_epoch, timestamp
 from .lease import Lease
 from .names import image_name
@@ -34,7 +35,8 @@ def commit(
 ) -> Image:
     """See ``Container.commit``."""
     names = () if name is None else (image_name(name),)
-    record = current(shed, record)
+    with shed.catalog.read() as transaction:
+        record = current(transaction, record)
     base = shed.image(f"sha256:{record.image}") if record.image else None
     config = None if base is None else base.config
     # Unusable changes are refused before anything is written.
@@ -50,6 +52,8 @@ def commit(
         with shed.making(record.driver), lease:
             if record.chain:
                 with shed.catalog.write() as transaction:
+                    if current(transaction, record).driver != record.driver:
+                        raise BusyError(f"container {record.name} was moved just now; try again")
                     lease.hold_layer(transaction, record.driver, record.chain)
             if changed:
                 layer = Importer(shed, record.driver, None).store(

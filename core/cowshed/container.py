@@ -413,13 +413,8 @@ def _require_free(transaction: Transaction, name: str) -> None:
         )
 
 
-def current(shed: Shed, record: ContainerRecord) -> ContainerRecord:
+def current(transaction: Transaction, record: ContainerRecord) -> ContainerRecord:
     """Return a container as it is now: renamed, perhaps, or moved. NotFoundError: it is gone."""
-    with shed.catalog.read() as transaction:
-        return _current(transaction, record)
-
-
-def _current(transaction: Transaction, record: ContainerRecord) -> ContainerRecord:
     found = transaction.container(record.id)
     if found is None:
         raise NotFoundError("container", record.name)
@@ -432,7 +427,7 @@ def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
         with shed.catalog.read() as transaction:
             _require_free(transaction, name)
     with shed.catalog.read() as transaction:
-        record = _current(transaction, record)
+        record = current(transaction, record)
         image = transaction.image(record.image) if record.image else None
 
     def make(ids: list[str]) -> None:
@@ -453,7 +448,7 @@ def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
 
 
 def _require(transaction: Transaction, record: ContainerRecord) -> None:
-    _current(transaction, record)
+    current(transaction, record)
 
 
 def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:

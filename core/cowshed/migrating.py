@@ -134,12 +134,14 @@ def _move(shed: Shed, container: Container, to: str) -> int | None:
     gone: list[LayerRecord] = []
     try:
         with container.writer_lock(), shed.making(to), lease:
-            record = current(shed, container.record)
+            with shed.catalog.read() as transaction:
+                record = current(transaction, container.record)
             if record.driver == to:
                 return None  # somebody else moved it while we waited
             old, new = shed.driver(record.driver), shed.driver(to)
             if record.chain:
                 with shed.catalog.write() as transaction:
+                    current(transaction, record)  # "rm --force" doesn't wait for us
                     lease.hold_layer(transaction, record.driver, record.chain)
             written = copy_chain(shed, lease, _chain_of(shed, record), record.driver, to)
             # What a killed attempt left under this ID must be gone before, not after.
@@ -155,10 +157,7 @@ def _move(shed: Shed, container: Container, to: str) -> int | None:
                     ):
                         apply_changes(old.changes(record.id), source, target)
                     with shed.catalog.write() as transaction:
-                        now = transaction.container(record.id)
-                        if now is None:
-                            raise NotFoundError("container", record.name)
-                        gone += transaction.move_container(now, to)
+                        gone += transaction.move_container(current(transaction, record), to)
                         lease.finish(transaction)
                 except BaseException:
                     take_back(shed, to, [record.id])

@@ -411,6 +411,32 @@ def test_committing_a_container_that_was_removed_says_so(shed: Shed) -> None:
         stale.fork("copy")
 
 
+def test_a_container_removed_while_it_is_committed_or_moved_is_named(
+    shed: Shed, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = shed.making
+
+    def remove_then(driver: str) -> Any:
+        if shed.containers():
+            shed.remove_containers(["going"], force=True)
+            shed.remove_image("app")
+        return making(driver)
+
+    for operation in (lambda one: one.commit("made"), lambda one: shed.migrate("hardlink-farm")):
+        shed.import_image(source, "app")
+        container = shed.create("app", "going")
+        with container.tree(writable=True) as tree:
+            tree.write_bytes("file", b"content")
+        image = shed.image("app")
+        with monkeypatch.context() as patch:
+            patch.setattr(shed, "making", remove_then)
+            patch.setattr(shed, "images", list)
+            with pytest.raises(NotFoundError, match="no such container: going"):
+                operation(container)
+        assert image.id not in [one.id for one in shed.images()]
+    assert shed.check() == []
+
+
 def test_committing_a_container_that_moved_meanwhile_works(shed: Shed) -> None:
     stale = shed.create("scratch", "moving")
     with stale.tree(writable=True) as tree:
