@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from .records import ContainerRecord, ImageRecord, LayerRecord, LeaseRecord
 
 #: Address space, not disk: the file grows with its content. 10,000 containers take 2 MiB.
 MAP_SIZE = 1 << 36
+
+#: Disk space kept allocated for the transactions that free some, when there is none left.
+RESERVE = 1 << 18
 
 _DATABASES = (
     b"images", b"names", b"layers", b"containers", b"container_names", b"uses", b"drivers",
@@ -47,18 +50,25 @@ class Catalog:
             StoreError: LMDB can't open it.
         """
         self._key = (os.getpid(), os.path.realpath(path))
+        self._file = path / "data.mdb"
         self._read_only = read_only
         self._closed = False
-        with _open_lock, _clear_errors():
+        new = not read_only and not self._file.exists()
+        with _open_lock, _clear_errors(path):
             environment, users = _open_environments.get(self._key, (None, 0))
             if environment is None:
                 environment = _open(path, durable=durable, read_only=read_only)
             _open_environments[self._key] = environment, users + 1
         self._environment = environment
         self._databases: dict[bytes, Any] = {}
-        with _clear_errors():
+        with _clear_errors(path):
             for name in _DATABASES:
                 self._databases[name] = environment.open_db(name, create=not read_only)
+        if new:
+            with self.write():
+                pass  # takes the reserve
+            if durable:
+                sync_directory(path)  # LMDB syncs the file, not its name
 
     def close(self) -> None:
         """Let go. Closing twice is fine."""
@@ -76,7 +86,7 @@ class Catalog:
     def read(self) -> Generator[Transaction, None, None]:
         """Give a consistent view; keep it short, an old view holds back reuse of space."""
         self._check_process()
-        with _clear_errors(), self._environment.begin() as transaction:
+        with _clear_errors(self._file), self._environment.begin() as transaction:
             yield Transaction(transaction, self._databases)
 
     @contextmanager
@@ -90,8 +100,25 @@ class Catalog:
         self._check_process()
         if self._read_only:
             raise ReadOnlyError("the shed is on a read-only disk; nothing can be changed")
-        with _clear_errors(), self._environment.begin(write=True) as transaction:
+        with _clear_errors(self._file), self._environment.begin(write=True) as transaction:
+            self._reserve()
             yield Transaction(transaction, self._databases)
+
+    def _reserve(self) -> None:
+        """See to it that this transaction can be written even if the disk is full.
+
+        LMDB's file grows page by page, so without this ``rm`` and ``gc`` would need free space to
+        make some. Once the disk is full the reserve is used up, and taken again afterwards.
+        """
+        used = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        size = os.stat(self._file).st_size
+        if size < used + RESERVE // 2:
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                with suppress(OSError):
+                    os.posix_fallocate(descriptor, size, used + RESERVE - size)
+            finally:
+                os.close(descriptor)
 
     def _check_process(self) -> None:
         if self._closed:
@@ -364,7 +391,6 @@ def _name_key(name: str) -> bytes:
 
 
 def _open(path: Path, *, durable: bool, read_only: bool) -> Any:
-    new = not read_only and not (path / "data.mdb").exists()
     environment = lmdb.open(
         os.fspath(path),
         map_size=MAP_SIZE,
@@ -379,15 +405,19 @@ def _open(path: Path, *, durable: bool, read_only: bool) -> Any:
         # 0.9's file format; 1.0's is another, and neither reads the other's files.
         lib_version=0,
     )
-    if new and durable:
-        sync_directory(path)  # LMDB syncs the file, not its name
     if not read_only:
         environment.reader_check()
     return environment
 
 
+def _is_full(path: Path) -> bool:
+    """Say whether the disk is: LMDB calls a write that was cut short an input/output error."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize < RESERVE
+
+
 @contextmanager
-def _clear_errors() -> Generator[None, None, None]:
+def _clear_errors(path: Path) -> Generator[None, None, None]:
     """Turn LMDB's errors into ours."""
     try:
         yield
@@ -398,6 +428,6 @@ def _clear_errors() -> Generator[None, None, None]:
     except lmdb.ReadonlyError as error:
         raise ReadOnlyError("the shed is on a read-only disk; nothing can be changed") from error
     except lmdb.Error as error:
-        if "No space left" in str(error):
+        if "No space left" in str(error) or ("Input/output" in str(error) and _is_full(path)):
             raise NoSpaceError(f"no space left for the catalog: {error}") from error
         raise StoreError(f"catalog: {error}") from error

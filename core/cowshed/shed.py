@@ -96,8 +96,9 @@ class Shed:
         if self._has_abandoned():
             from .sweep import finish_abandoned  # 60 ms, and seldom needed
 
-            # A full disk or a damaged driver mustn't keep anybody from reading; gc says what it is.
-            with suppress(CowshedError, OSError):
+            # A full disk or a broken driver, whatever it raises, mustn't keep anybody from reading;
+            # gc says what it is.
+            with suppress(Exception):
                 finish_abandoned(self)
         self.plugins.notify("shed_opened", shed=self)
 

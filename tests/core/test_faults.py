@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import tarfile
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from cowshed import Shed, hookimpl
-from cowshed.catalog import Catalog
+from cowshed.catalog import RESERVE, Catalog
 from cowshed.config import load_config
 from cowshed.driver import Capability, Driver, DriverSpec
 from cowshed.errors import (
@@ -141,6 +142,36 @@ def test_a_finish_that_was_not_committed_still_gives_everything_back(tmp_path: P
         assert list(transaction.leases()) == []
         assert transaction.layer("d", chain) is None
         assert transaction.doomed() == [("d", chain)]
+    catalog.close()
+
+
+def test_a_catalog_that_can_t_grow_still_lets_things_be_removed(shed: Shed, source: str) -> None:
+    """``rm``, ``rmi`` and ``gc`` are what helps against a full disk."""
+    shed.import_image(source, "app")
+    shed.create_many("app", 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (os.stat(shed.home.catalog / "data.mdb").st_size, hard)
+    )
+    try:
+        for container in shed.containers():
+            container.remove()
+        shed.remove_image("app")
+        shed.gc()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert shed.check() == []
+
+
+def test_the_catalog_s_reserve_is_taken_again(tmp_path: Path) -> None:
+    (tmp_path / "catalog").mkdir()
+    catalog = Catalog(tmp_path / "catalog")
+    file = tmp_path / "catalog" / "data.mdb"
+    assert file.stat().st_blocks * 512 >= RESERVE
+    os.truncate(file, file.stat().st_size - RESERVE)
+    with catalog.write():
+        pass
+    assert file.stat().st_blocks * 512 >= RESERVE
     catalog.close()
 
 
@@ -270,7 +301,7 @@ class _Spiteful(MemoryDriver):
     """Refuses to remove anything."""
 
     def remove(self, id: str) -> None:
-        raise CorruptError(f"container {id[:12]}", "its record is damaged")
+        raise RuntimeError("its own fault")
 
 
 class _SpitefulPlugin:
@@ -290,11 +321,11 @@ def test_one_thing_that_can_t_be_swept_doesn_t_close_the_shed(tmp_path: Path) ->
     plugins = {"spiteful": _SpitefulPlugin()}
     with Shed(tmp_path / "shed", plugins=plugins) as shed:
         container = shed.create("scratch", driver="spiteful")
-        with pytest.raises(CorruptError):
+        with pytest.raises(RuntimeError):
             container.remove()
     with Shed(tmp_path / "shed", plugins=plugins) as shed:
         assert shed.containers() == []
-        with pytest.raises(CorruptError):
+        with pytest.raises(RuntimeError):
             shed.gc()
 
 
