@@ -352,7 +352,7 @@ def _make(
                     check(transaction)
                     if chain:
                         lease.hold_layer(transaction, driver, chain)
-                    lease.own_containers(transaction, driver, ids)
+                    lease.own(transaction, driver, ids)
             try:
                 make(ids)
             except NotFoundError:

@@ -210,6 +210,8 @@ class Importer:
             if not chain:
                 stack.enter_context(shed.locks.acquire(layer_lock(self._driver, sealed)))
             recipe.publish(stats.diff_id)
+            with shed.catalog.write() as transaction:
+                lease.own(transaction, self._driver, [sealed])
             stage.seal(sealed)
             record = LayerRecord(
                 driver=self._driver,

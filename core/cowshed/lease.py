@@ -47,11 +47,11 @@ class Lease:
         record = self._record(transaction)
         self._write(transaction, record._replace(layers=(*record.layers, (driver, chain))))
 
-    def own_containers(self, transaction: Transaction, driver: str, ids: list[str]) -> None:
-        """Note containers that are being made."""
-        containers = tuple((driver, id) for id in ids)
+    def own(self, transaction: Transaction, driver: str, ids: list[str]) -> None:
+        """Note layers and containers that are being made, before they are."""
+        making = tuple((driver, id) for id in ids)
         record = self._record(transaction)
-        self._write(transaction, record._replace(containers=record.containers + containers))
+        self._write(transaction, record._replace(making=record.making + making))
 
     def _record(self, transaction: Transaction) -> LeaseRecord:
         found = transaction.lease(self._id)
@@ -95,13 +95,13 @@ class Lease:
 def give_back(transaction: Transaction, lease: LeaseRecord, *, made: bool) -> list[LayerRecord]:
     """Release what a lease holds and forget it; return the layers that went with it.
 
-    Unless its containers were ``made``, they are doomed too.
+    Unless what it was making was ``made``, that is doomed too.
     """
     gone: list[LayerRecord] = []
     if not made:
-        for driver, container in lease.containers:
-            if not transaction.wants(driver, container):
-                transaction.doom(driver, container)
+        for driver, id in lease.making:
+            if not transaction.wants(driver, id):
+                transaction.doom(driver, id)
     for driver, chain in lease.layers:
         gone += transaction.release_layer(driver, chain)
     transaction.delete_lease(lease.id)

@@ -148,7 +148,7 @@ def _move(shed: Shed, container: Container, to: str) -> int | None:
             drop(shed, to, [record.id])
             with shed.locks.acquire(layer_lock(to, record.id)):
                 with shed.catalog.write() as transaction:
-                    lease.own_containers(transaction, to, [record.id])
+                    lease.own(transaction, to, [record.id])
                 new.prepare(record.id, record.chain or None)
                 try:
                     with (

@@ -151,13 +151,11 @@ class LeaseRecord(NamedTuple):
     operation: str
     #: Layers it holds a reference on, as (driver, chain).
     layers: tuple[tuple[str, str], ...] = ()
-    #: Containers it is making or removing, as (driver, container).
-    containers: tuple[tuple[str, str], ...] = ()
+    #: Layers and containers it is making, as (driver, ID).
+    making: tuple[tuple[str, str], ...] = ()
 
     def encode(self) -> bytes:
-        return _encode(
-            {"operation": self.operation, "layers": self.layers, "containers": self.containers}
-        )
+        return _encode({"operation": self.operation, "layers": self.layers, "making": self.making})
 
     @classmethod
     def decode(cls, id: str, data: bytes) -> LeaseRecord:
@@ -166,5 +164,5 @@ class LeaseRecord(NamedTuple):
             id=id,
             operation=fields["operation"],
             layers=tuple((driver, chain) for driver, chain in fields["layers"]),
-            containers=tuple((driver, name) for driver, name in fields["containers"]),
+            making=tuple((driver, id) for driver, id in fields["making"]),
         )

@@ -204,7 +204,7 @@ def test_an_abandoned_lease_is_known_by_its_free_lock(catalog: Catalog, tmp_path
     with catalog.write() as transaction:
         transaction.put_layer(layer(1))
         lease.hold_layer(transaction, "naive-copy", chain(1))
-        lease.own_containers(transaction, "naive-copy", [chain(5)])
+        lease.own(transaction, "naive-copy", [chain(5)])
     with catalog.read() as transaction:
         (record,) = transaction.leases()
     assert locks.attempt(lock_key(record.id)) is None

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from cowshed import Shed, hookimpl
-from cowshed.catalog import RESERVE, Catalog
+from cowshed.catalog import RESERVE, Catalog, Transaction
 from cowshed.config import load_config
 from cowshed.driver import Capability, Driver, DriverSpec
 from cowshed.errors import (
@@ -295,6 +295,34 @@ def test_a_killed_import_s_stage_goes_when_the_shed_is_opened_next(
     _kill_while_reading(root, source, index)
     with Shed(root, driver="naive-copy") as shed:
         assert shed.driver("naive-copy").disk_usage() <= empty
+
+
+def test_a_layer_killed_between_its_seal_and_the_catalog_is_swept(
+    tmp_path: Path, source: str
+) -> None:
+    root = tmp_path / "shed"
+    child = os.fork()
+    if child == 0:
+        try:
+            with Shed(root, driver="naive-copy") as shed:
+                put_layer = Transaction.put_layer
+                count = 0
+
+                def die(self: Transaction, record: LayerRecord) -> None:
+                    nonlocal count
+                    count += 1
+                    if count == 2:
+                        os._exit(9)
+                    put_layer(self, record)
+
+                Transaction.put_layer = die  # type: ignore[method-assign]
+                shed.import_image(source, "app")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with Shed(root, driver="naive-copy") as shed:
+        assert list(shed.driver("naive-copy").items()) == []
+        assert shed.check() == []
 
 
 class _Spiteful(MemoryDriver):
