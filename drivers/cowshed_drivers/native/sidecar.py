@@ -20,15 +20,15 @@ import attrs
 if TYPE_CHECKING:
     import sqlite3
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS names (
-    parent BLOB NOT NULL, name BLOB NOT NULL, record INTEGER NOT NULL,
-    PRIMARY KEY (parent, name)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS names_record ON names (record);
-CREATE TABLE IF NOT EXISTS records (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, mode INTEGER, uid INTEGER, gid INTEGER,
-    rdev INTEGER, xattrs TEXT);
-"""
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS names ("
+    " parent BLOB NOT NULL, name BLOB NOT NULL, record INTEGER NOT NULL,"
+    " PRIMARY KEY (parent, name)) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS names_record ON names (record)",
+    "CREATE TABLE IF NOT EXISTS records ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, mode INTEGER, uid INTEGER, gid INTEGER,"
+    " rdev INTEGER, xattrs TEXT)",
+)
 _SELECT = (
     "SELECT r.id, kind, mode, uid, gid, rdev, xattrs,"
     " (SELECT count(*) FROM names c WHERE c.record = r.id), n.name"
@@ -82,22 +82,30 @@ class Sidecar:
     def _connect(self) -> sqlite3.Connection:
         if self._database is not None:
             return self._database
-        import sqlite3  # 8 ms to import, and most trees of a privileged store need no sidecar
+        # 8 ms to import, and most trees of a privileged store need no sidecar.
+        import sqlite3
         from urllib.parse import quote
 
-        if self._use == "sealed":
+        from .sqlite import Connection
+
+        if self._use == "sealed" or _read_only(self.path):
             database = sqlite3.connect(
                 f"file:{quote(os.fsencode(self.path))}?mode=ro&immutable=1",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
+                factory=Connection,
             )
         else:
             if not os.path.exists(self.path):
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
                 os.chmod(self.path, 0o600)
             database = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, timeout=60
+                self.path,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=60,
+                factory=Connection,
             )
             if self._use == "live":
                 database.execute("PRAGMA journal_mode=WAL")
@@ -105,7 +113,8 @@ class Sidecar:
             else:
                 database.execute("PRAGMA journal_mode=OFF")
                 database.execute("PRAGMA synchronous=OFF")
-            database.executescript(_SCHEMA)
+            for statement in _SCHEMA:
+                database.execute(statement)
             if self._use == "bulk":
                 database.execute("BEGIN")
         self._database = database
@@ -264,7 +273,7 @@ class Sidecar:
         """Bring everything into the one file; the caller syncs the file system."""
         if self._database is None:
             return
-        if self._use == "live":
+        if self._use == "live" and not _read_only(self.path):
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         elif self._use == "bulk":
             self._database.execute("COMMIT")
@@ -277,6 +286,14 @@ class Sidecar:
                 self._database.execute("COMMIT")
             self._database.close()
             self._database = None
+
+
+def _read_only(path: str) -> bool:
+    """Say whether the disk can't be written: nobody has a WAL there, nobody changes the file."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except FileNotFoundError:
+        return False
 
 
 def _split(path: str) -> tuple[bytes, bytes]:
