@@ -282,7 +282,7 @@ class Tree(abc.ABC):
     def _apply(self, old: Entry | None, entry: Entry, content: BinaryIO | None) -> None:
         merge = old is not None and old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY
         if old is not None and entry.kind is Kind.FILE:
-            self._replace(old, entry, content)
+            self._supersede(old, entry, content)
             return
         if old is not None and not merge:
             self.remove_tree(entry.path)
@@ -295,7 +295,7 @@ class Tree(abc.ABC):
             self._make(entry, content)
         self._set_attributes(entry)
 
-    def _replace(self, old: Entry, entry: Entry, content: BinaryIO | None) -> None:
+    def _supersede(self, old: Entry, entry: Entry, content: BinaryIO | None) -> None:
         """Put a file where ``old`` is, which stays until the new content is whole: reading it
         or the disk may fail."""
         beside = join(parent_of(entry.path), f".cowshed-{os.urandom(8).hex()}")
