@@ -69,8 +69,10 @@ class Image:
         records: list[LayerRecord] = []
         with self._shed.catalog.read() as transaction:
             # It may have moved since it was looked up.
-            drivers = (transaction.image(self.id) or self.record).drivers
-            driver = drivers[0] if drivers else ""
+            now = transaction.image(self.id)
+            if now is None:
+                raise NotFoundError("image", self.names[0] if self.names else self.id[:12])
+            driver = now.drivers[0]
             for chain in self.record.chains:
                 record = transaction.layer(driver, chain)
                 if record is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from .errors import NotFoundError, UsageError
 from .importing import Imported, Importer, Listener
+from .lease import Lease
 from .names import image_name
 from .oci import Platform
 from .transport import SavedImage, SavedLayer, Transport, split_reference
@@ -59,11 +61,26 @@ def _valid_names(names: Sequence[str]) -> tuple[str, ...]:
 def save_to(
     shed: Shed, images: Sequence[Image], target: str, compression: str, level: int | None
 ) -> None:
-    """Write images to one target."""
+    """Write images to one target; their layers stay for so long, whoever removes the images."""
     transport, rest = _transport(shed, target)
-    with transport.open_target(rest, compression=compression, level=level) as opened:
-        for image in images:
-            opened.write_image(saved_image(shed, image))
+    saved = [saved_image(shed, image) for image in images]
+    lease = Lease(shed.catalog, shed.locks, "save")
+    try:
+        with ExitStack() as stack:
+            if not shed.read_only:
+                stack.enter_context(lease)
+                with shed.catalog.write() as transaction:
+                    for image in images:
+                        now = shed.find_image(transaction, image.id)
+                        if now.chain:
+                            lease.hold_layer(transaction, now.drivers[0], now.chain)
+            opened = stack.enter_context(
+                transport.open_target(rest, compression=compression, level=level)
+            )
+            for one in saved:
+                opened.write_image(one)
+    finally:
+        shed.drop_layers(lease.gone)
 
 
 def saved_image(shed: Shed, image: Image) -> SavedImage:

@@ -461,6 +461,35 @@ def test_an_image_that_moved_meanwhile_is_used_where_it_is(shed: Shed, source: s
     assert shed.check() == []
 
 
+def test_an_image_removed_while_it_is_saved_is_saved_whole(
+    shed: Shed, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shed.import_image(source, "app")
+    diff_ids = shed.image("app").record.diff_ids
+    write = shed.write_layer_tar
+
+    def remove_then(record: LayerRecord, out: Any) -> str:
+        if shed.images():
+            shed.remove_image("app")
+            shed.gc()
+        return write(record, out)
+
+    monkeypatch.setattr(shed, "write_layer_tar", remove_then)
+    shed.save(["app"], f"oci:{tmp_path / 'out'}:app")
+    monkeypatch.undo()
+    assert list(shed.driver("naive-copy").items()) == []
+    shed.import_image(f"oci:{tmp_path / 'out'}:app", "app")
+    assert shed.image("app").record.diff_ids == diff_ids
+
+
+def test_the_layers_of_a_removed_image_are_nobody_s_damage(shed: Shed, source: str) -> None:
+    shed.import_image(source, "app")
+    stale = shed.image("app")
+    shed.remove_image("app")
+    with pytest.raises(NotFoundError, match="no such image: app"):
+        _ = stale.layers
+
+
 def test_committing_a_container_that_was_removed_says_so(shed: Shed) -> None:
     stale = shed.create("scratch", "gone")
     shed.remove_containers(["gone"])
