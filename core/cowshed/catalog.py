@@ -120,6 +120,17 @@ class Catalog:
             finally:
                 os.close(descriptor)
 
+    def settle(self) -> None:
+        """Make sure that the next reader sees everything that was ever committed.
+
+        A writer killed between writing LMDB's meta page and announcing it leaves readers on the
+        state before, until somebody takes the writers' lock. Whoever is about to delete what the
+        catalog doesn't name settles it first, holding the lock that keeps others from adding.
+        """
+        self._check_process()
+        with _clear_errors(self._file):
+            self._environment.begin(write=True).abort()
+
     def _check_process(self) -> None:
         if self._closed:
             raise StoreError("the shed is closed")

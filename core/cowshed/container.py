@@ -455,14 +455,12 @@ def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:
     """See ``Shed.remove_containers``."""
     with shed.catalog.read() as transaction:
         records = {record.id: record for record in (_find(transaction, ref) for ref in references)}
+    from .sweep import DROPPED_AT_ONCE
+
     ids = list(records)
-    for start in range(0, len(ids), _REMOVED_AT_ONCE):
-        _remove(shed, [records[id] for id in ids[start : start + _REMOVED_AT_ONCE]], force=force)
+    for start in range(0, len(ids), DROPPED_AT_ONCE):
+        _remove(shed, [records[id] for id in ids[start : start + DROPPED_AT_ONCE]], force=force)
     return list(references)
-
-
-#: The kernel searches a file's locks one by one: 10,000 at once take half a minute, 256 nothing.
-_REMOVED_AT_ONCE = 256
 
 
 def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> None:

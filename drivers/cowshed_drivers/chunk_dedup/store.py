@@ -69,12 +69,17 @@ class Store:
 
     def alone(self, timeout: float = 0.0) -> Lock | None:
         """Keep everybody from staging and committing; None if somebody is."""
-        if not timeout:
-            return self.locks.attempt(WRITERS)
         try:
-            return self.locks.acquire(WRITERS, timeout=timeout)
+            lock = (
+                self.locks.acquire(WRITERS, timeout=timeout)
+                if timeout
+                else self.locks.attempt(WRITERS)
+            )
         except BusyError:
             return None
+        if lock is not None:
+            self.index.settle()
+        return lock
 
     # -- objects ------------------------------------------------------------------------------
 
