@@ -144,7 +144,7 @@ class _Layer:
         return self._buffer.getvalue()
 
 
-def make_sample(layout: Path, *, limit: int = 20 * MEBI) -> Sample:
+def make_sample(layout: Path, *, limit: int = 12 * MEBI) -> Sample:
     """Write the image to ``layout``, at most ``limit`` bytes of files in each layer."""
     written = _Layout(layout)
     documents = _Layer({})
