@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from .container import current
 from .driver import change_entries
 from .errors import BusyError
-from .importing import Importer, add_image, source_date_epoch, timestamp
+from .importing import Importer, add_image, require_depth, source_date_epoch, timestamp
 from .lease import Lease
 from .names import image_name
 from .oci import new_config
@@ -56,6 +56,7 @@ def commit(
                         raise BusyError(f"container {record.name} was moved just now; try again")
                     lease.hold_layer(transaction, record.driver, record.chain)
             if changed:
+                require_depth(shed, record.driver, len(chains) + 1)
                 layer = Importer(shed, record.driver, None).store(
                     lease,
                     lambda: piped(lambda out: _write(shed, record, out)),

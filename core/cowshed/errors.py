@@ -116,12 +116,10 @@ class BusyError(InUseError):
 class VetoError(CowshedError):
     """A policy plugin refused the operation."""
 
-    def __init__(self, operation: str, reason: str, plugin: str = "") -> None:
-        by = f" by {plugin}" if plugin else ""
-        super().__init__(f"{operation} refused{by}: {reason}")
+    def __init__(self, operation: str, reason: str) -> None:
+        super().__init__(f"{operation} refused: {reason}")
         self.operation = operation
         self.reason = reason
-        self.plugin = plugin
 
 
 class SourceError(CowshedError):

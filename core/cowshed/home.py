@@ -61,7 +61,7 @@ class Home:
             strangers = [
                 name
                 for name in os.listdir(root)
-                if name not in (*_PARTS, "locks") and not name.startswith(_MARK)
+                if name not in (*_PARTS, "locks", "lost+found") and not name.startswith(_MARK)
             ]
             if strangers:
                 raise StoreError(

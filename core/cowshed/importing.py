@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import attrs
 
-from .errors import ConfigError, CowshedError, DigestMismatchError, NoSpaceError
+from .errors import ConfigError, CowshedError, DigestMismatchError, DriverError, NoSpaceError
 from .lease import Lease
 from .oci import ImageConfig, chain_ids, digest_bytes, new_config
 from .records import ImageRecord, LayerRecord
@@ -86,6 +86,7 @@ class Importer:
         else:
             expected = [""] * len(source.layers)
         shed = self._shed
+        require_depth(shed, self._driver, len(source.layers))
         lease = Lease(shed.catalog, shed.locks, "import")
         try:
             with lease:
@@ -318,6 +319,15 @@ def chain_id_above(parent: str, diff_id: str) -> str:
     if not parent:
         return diff_id.removeprefix("sha256:")
     return digest_bytes(f"sha256:{parent} {diff_id}".encode()).removeprefix("sha256:")
+
+
+def require_depth(shed: Shed, driver: str, layers: int) -> None:
+    """Raise DriverError if a driver can't hold a chain of so many layers."""
+    most = shed.driver_spec(driver).max_depth
+    if most is not None and layers > most:
+        raise DriverError(
+            driver, f"holds {most} layers in a chain, not {layers}; choose another driver"
+        )
 
 
 def layer_lock(driver: str, chain: str) -> str:

@@ -15,7 +15,7 @@ import attrs
 from .container import Container, current
 from .driver import apply_changes
 from .errors import CorruptError, NotFoundError
-from .importing import Importer, layer_lock
+from .importing import Importer, layer_lock, require_depth
 from .lease import Lease
 from .records import ContainerRecord, ImageRecord, LayerRecord
 
@@ -97,6 +97,7 @@ def _image_now(transaction: Transaction, image: ImageRecord) -> ImageRecord:
 
 def copy_chain(shed: Shed, lease: Lease, chains: Sequence[str], source: str, driver: str) -> int:
     """Bring a chain of layers, base first, from one driver to another; return how many."""
+    require_depth(shed, driver, len(chains))
     written = 0
     parent = ""
     importer = Importer(shed, driver, None)

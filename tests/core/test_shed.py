@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from cowshed import Shed, hookimpl
@@ -630,6 +631,28 @@ def test_a_driver_that_can_t_run_says_why(tmp_path: Path) -> None:
         pytest.raises(DriverError, match="driver lunar: can't run here: it needs a moon"),
     ):
         shed.create("scratch", driver="lunar")
+
+
+def test_a_chain_longer_than_a_driver_holds_is_refused(tmp_path: Path, layout: Layout) -> None:
+    from cowshed.driver import DriverSpec
+    from cowshed_drivers.naive_copy.plugin import SPEC
+
+    class Plugin:
+        @hookimpl
+        def cowshed_register_drivers(self) -> list[DriverSpec]:
+            return [attrs.evolve(SPEC, name="shallow", max_depth=2)]
+
+    with Shed(tmp_path / "shed", driver="shallow", plugins={"shallow": Plugin()}) as shed:
+        bring(shed, layout, "v1")
+        container = shed.create("app:v1")
+        with container.tree(writable=True) as tree:
+            tree.write_bytes("x", b"")
+        with pytest.raises(DriverError, match="holds 2 layers in a chain, not 3"):
+            container.commit("deeper")
+        layout.image("deep", BASE, TOP_1, TOP_2)
+        with pytest.raises(DriverError, match="holds 2 layers in a chain, not 3"):
+            bring(shed, layout, "deep")
+        assert len(shed.images()) == 1
 
 
 def test_a_veto_leaves_everything_as_it_was(tmp_path: Path) -> None:
