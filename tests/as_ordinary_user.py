@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> int:
             "USER": "nobody",
             "LOGNAME": "nobody",
             "PYTHONPATH": os.pathsep.join([*sources, str(site)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # Subprocesses of tests would compile all they import again and again.
+            "PYTHONPYCACHEPREFIX": str(place / "home/pycache"),
             "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "home/hypothesis"),
         }
         print(f"Once more as an ordinary user (uid {NOBODY}):", flush=True)
