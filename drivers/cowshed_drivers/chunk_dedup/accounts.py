@@ -9,6 +9,8 @@ on a snapshot, removing one lets go of nothing in it.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from cowshed.errors import CorruptError
 
 from .commit import need
@@ -20,19 +22,31 @@ from .store import Store
 
 def look(store: Store, id: str) -> tuple[Owner, int]:
     """Return an owner's row, and how many bytes its removal releases from a snapshot."""
+    owner, pair = _pair(store, id)
+    if pair is None:
+        return owner, 0
+    with store.reading() or nullcontext():
+        # Once more: what was found before the lock was held may be gone.
+        owner, pair = _pair(store, id)
+        if pair is None:
+            return owner, 0
+        try:
+            return owner, _dropped(store, owner.base, *pair)
+        except DamagedError as error:
+            raise CorruptError(id, str(error)) from error
+
+
+def _pair(store: Store, id: str) -> tuple[Owner, tuple[Owner, Owner] | None]:
+    """Return an owner and, if it stands on a snapshot with one other, the snapshot and that."""
     index = store.index
     with index.read() as txn:
         number, owner = need(store, txn, id)
         if not owner.base:
-            return owner, 0
+            return owner, None
         base = index.owner(txn, owner.base)
         if base.kind != SNAPSHOT or base.dependants != 2:
-            return owner, 0
-        other = index.owner(txn, base.dependants_xor ^ number)
-    try:
-        return owner, _dropped(store, owner.base, base, other)
-    except DamagedError as error:
-        raise CorruptError(id, str(error)) from error
+            return owner, None
+        return owner, (base, index.owner(txn, base.dependants_xor ^ number))
 
 
 def _dropped(store: Store, number: int, snapshot: Owner, other: Owner) -> int:

@@ -81,13 +81,17 @@ def seal_layer(
     writer: Writer,
     layer: str,
     parent: str | None,
+    parent_root: bytes,
     root: bytes,
     counts: Counts,
     apparent: int,
     serial: int,
     note_pack: int,
 ) -> bool:
-    """Make a published layer count. False: it was there already, and nothing changed."""
+    """Make a published layer count. False: it was there already, and nothing changed.
+
+    ``counts`` are relative to ``parent_root``, which the parent must still stand on.
+    """
     index = store.index
 
     def work(txn: Txn) -> bool:
@@ -96,7 +100,9 @@ def seal_layer(
             if found[1].kind == LAYER:
                 return False
             raise ConflictError(f"container {layer} exists already")
-        base, _ = parent_of(store, txn, parent)
+        base, base_root = parent_of(store, txn, parent)
+        if base_root != parent_root:
+            raise ConflictError(f"parent layer {parent} was replaced by another meanwhile")
         number = index.next(txn, b"owner")
         ledger = Ledger(index, txn, writer.places)
         ledger.add_packs(writer.packs)
@@ -167,6 +173,8 @@ def commit_container(
 
     def work(txn: Txn) -> None:
         number, owner = need(store, txn, container, CONTAINER)
+        if owner.root == new_root:
+            return  # by this very commit, which an interrupt kept from being noticed
         if owner.root != old_root:
             raise OSError(
                 errno.ESTALE, f"container {container} was written by another writer meanwhile"

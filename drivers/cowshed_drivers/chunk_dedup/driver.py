@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -91,17 +92,20 @@ class ChunkDedup(Driver):
             raise CorruptError(id, str(error)) from error
 
     def changes(self, container: str) -> Iterator[Change]:
-        store = self._store
-        with store.index.read() as txn:
-            _, owner = commit.need(store, txn, container, CONTAINER)
-            layer_root, _ = self._layer(txn, owner)
-        return self._changes(container, layer_root, owner.root)
+        with self._store.index.read() as txn:
+            commit.need(self._store, txn, container, CONTAINER)
+        return self._changes(container)
 
-    def _changes(self, container: str, old: bytes, new: bytes) -> Iterator[Change]:
-        try:
-            yield from changes(self._store.nodes, old, new)
-        except DamagedError as error:
-            raise CorruptError(container, str(error)) from error
+    def _changes(self, container: str) -> Iterator[Change]:
+        store = self._store
+        with store.reading() or nullcontext():
+            with store.index.read() as txn:
+                _, owner = commit.need(store, txn, container, CONTAINER)
+                layer_root, _ = self._layer(txn, owner)
+            try:
+                yield from changes(store.nodes, layer_root, owner.root)
+            except DamagedError as error:
+                raise CorruptError(container, str(error)) from error
 
     def _layer(self, txn: Txn, owner: Owner) -> tuple[bytes, str | None]:
         """Return the root and ID of the layer that ``owner`` stands on."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from cowshed.errors import CorruptError
+from cowshed.locking import Lock
 
 from .chunks import CHUNK_MAX, Held
 from .content import Content
@@ -40,11 +41,17 @@ class SmallFile(io.BytesIO):
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, content: Content, where: str) -> None:
+    def __init__(self, content: Content, where: str, held: Lock | None = None) -> None:
         super().__init__()
         self._content = content
         self._where = where
+        self._held = held
         self._at = 0
+
+    def close(self) -> None:
+        super().close()
+        if self._held is not None:
+            self._held.release()
 
     def readable(self) -> bool:
         return True
@@ -140,9 +147,9 @@ class WriteFile(_Raw):
             super().close()
 
 
-def open_reader(content: Content, where: str) -> BinaryIO:
-    """Open content for reading, piece by piece."""
-    return io.BufferedReader(_Raw(content, where), CHUNK_MAX)
+def open_reader(content: Content, where: str, held: Lock | None = None) -> BinaryIO:
+    """Open content for reading, piece by piece; closing it releases ``held``."""
+    return io.BufferedReader(_Raw(content, where, held), CHUNK_MAX)
 
 
 def open_writer(file: WriteFile) -> BinaryIO:

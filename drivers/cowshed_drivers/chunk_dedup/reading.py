@@ -12,6 +12,7 @@ from typing import BinaryIO, NoReturn
 
 from cowshed.entry import Entry
 from cowshed.errors import CorruptError
+from cowshed.locking import Lock
 from cowshed.tree import OpenMode, Tree
 
 from .content import Content
@@ -43,6 +44,8 @@ class ReadTree(Tree):
 
     #: Whether ``_entries`` come in byte order.
     _ordered = True
+    #: Whether what it shows may be replaced while it is read.
+    _changing = True
 
     # -- Tree ---------------------------------------------------------------------------------
 
@@ -95,15 +98,30 @@ class ReadTree(Tree):
     def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
         if mode != "rb":
             return self._open_for_writing(path, mode)
-        while True:
-            record = self._record(path)
-            if record[0] != FILE:
-                raise failure(errno.EISDIR if record[0] == DIRECTORY else errno.EINVAL, path)
-            try:
-                return open_record(self._nodes, record, self._where(path))
-            except DamagedError as error:
-                if not self._moved_on():
-                    self._corrupt(path, error)
+        held: Lock | None = None
+        try:
+            while True:
+                record = self._record(path)
+                if record[0] != FILE:
+                    raise failure(errno.EISDIR if record[0] == DIRECTORY else errno.EINVAL, path)
+                pieces = record[1] & FORM == LIST
+                if pieces and self._changing and held is None:
+                    # It is read piece by piece, to its end even if it is replaced meanwhile.
+                    held = self._store.reading()
+                    if held is not None:
+                        continue
+                if held is not None and not pieces:
+                    held.release()
+                    held = None
+                try:
+                    return open_record(self._nodes, record, self._where(path), held)
+                except DamagedError as error:
+                    if not self._moved_on():
+                        self._corrupt(path, error)
+        except BaseException:
+            if held is not None:
+                held.release()
+            raise
 
     def _open_for_writing(self, path: str, mode: OpenMode) -> BinaryIO:
         raise failure(errno.EROFS, path)
@@ -115,8 +133,10 @@ class ReadTree(Tree):
         raise CorruptError(self._where(path), str(error)) from error
 
 
-def open_record(nodes: Nodes, record: Record, where: str) -> BinaryIO:
+def open_record(nodes: Nodes, record: Record, where: str, held: Lock | None = None) -> BinaryIO:
     """Open a regular file's record for reading; ``where`` is for what goes wrong later.
+
+    ``held`` is released when the file is closed, if opening succeeds.
 
     Raises:
         DamagedError: its content isn't what was stored.
@@ -130,7 +150,7 @@ def open_record(nodes: Nodes, record: Record, where: str) -> BinaryIO:
     if form == INLINE:
         return SmallFile(payload(record))
     if form == LIST or record[6]:
-        return open_reader(Content(nodes.get, _refuse, 0, record), where)
+        return open_reader(Content(nodes.get, _refuse, 0, record), where, held)
     return SmallFile(b"")
 
 
@@ -145,6 +165,7 @@ class StoredTree(ReadTree):
         super().__init__(store, id)
         self._digest = root
         self._sealed = sealed
+        self._changing = not sealed
         #: The directory looked at last: most calls are about its neighbours.
         self._recent: tuple[str, Entries] | None = None
 

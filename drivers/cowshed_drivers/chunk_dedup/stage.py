@@ -104,7 +104,16 @@ class ChunkStage(Stage):
         note = writer.note(Note(LAYER, serial, root, layer, self._parent))
         writer.publish()
         return seal_layer(
-            self._store, writer, layer, self._parent, root, counts, apparent, serial, note
+            self._store,
+            writer,
+            layer,
+            self._parent,
+            self._parent_root,
+            root,
+            counts,
+            apparent,
+            serial,
+            note,
         )
 
     @staticmethod

@@ -7,6 +7,7 @@ index is then asked once more.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -67,6 +68,18 @@ class Store:
         """Keep packs from being deleted while objects found in them are about to be used."""
         return self.locks.acquire(WRITERS, shared=True)
 
+    def reading(self) -> Lock | None:
+        """Keep packs from being deleted while a container is read that others may write.
+
+        None on a disk that can't be written, where nobody deletes any.
+        """
+        try:
+            return self.writing()
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return None
+
     def alone(self, timeout: float = 0.0) -> Lock | None:
         """Keep everybody from staging and committing; None if somebody is."""
         try:
@@ -125,7 +138,13 @@ class Store:
             if raw is not None:
                 self._groups.move_to_end(key)
                 return raw
-            packed = os.pread(self._descriptor(path, pack), frame, at)
+            descriptor = self._descriptor(path, pack)
+            try:
+                packed = os.pread(descriptor, frame, at)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise DamagedError(f"pack {pack:016x}, frame at {at}: {error.strerror}") from error
             try:
                 raw = self._decompressor.decompress(packed)
             except zstandard.ZstdError as error:

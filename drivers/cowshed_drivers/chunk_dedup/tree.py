@@ -188,22 +188,14 @@ class WriteTree(EditTree):
         apparent = self._apparent(differences, self._nodes.root(new).links)
         serial = time.time_ns()
         note = writer.note(Note(CONTAINER, serial, new, self._id, self._parent))
-        keep = False
-        try:
-            writer.publish()
-            commit_container(
-                self._store, writer, self._id, old, new, counts, apparent, serial, note
-            )
-            keep = True
-        finally:
-            self._finish(writer, new if keep else old, keep=keep)
+        # Whatever fails up to here, overlay and writer still have all, and ``sync`` may be retried.
+        writer.publish()
+        commit_container(self._store, writer, self._id, old, new, counts, apparent, serial, note)
+        self._finish(writer, new, keep=True)
         sweep(self._store)
 
     def _finish(self, writer: Writer, root: bytes, *, keep: bool) -> None:
-        if not keep:
-            for handle in self._handles:
-                handle.path = None  # their chunks went with the writer
-        elif self._handles and self._held is None:
+        if keep and self._handles and self._held is None:
             # What open files wrote so far lies in these packs and is nobody's yet.
             self._held = self._store.writing()
         writer.close(keep=keep)

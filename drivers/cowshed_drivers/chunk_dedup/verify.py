@@ -8,6 +8,7 @@ path that has it. What an owner owns is counted anew from the trees and compared
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 from cowshed.driver import Problem
 
@@ -24,6 +25,11 @@ from .store import Store
 
 def verify(store: Store, id: str, *, deep: bool) -> Iterator[Problem]:
     """Yield what is wrong with ``id``, whose existence was checked."""
+    with store.reading() or nullcontext():
+        yield from _verify(store, id, deep)
+
+
+def _verify(store: Store, id: str, deep: bool) -> Iterator[Problem]:
     with store.index.read() as txn:
         _, owner = need(store, txn, id)
     # What is cached was right when it was read; the question is what the disk holds now.

@@ -17,12 +17,11 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import zstandard
 
@@ -45,9 +44,20 @@ _NODES = "\U0010ffff"
 class _Open:
     number: int
     path: Path
-    file: BinaryIO
+    descriptor: int
+    #: Bytes that are whole. What a full disk took of more than that is written over.
     size: int
     notes: int = 0
+
+    def append(self, data: bytes) -> None:
+        """Write all of it or raise and count none of it."""
+        view = memoryview(data)
+        at = self.size
+        while view:
+            written = os.pwrite(self.descriptor, view, at)
+            view = view[written:]
+            at += written
+        self.size = at
 
 
 @dataclass(slots=True)
@@ -156,7 +166,6 @@ class Writer:
         if found is None:
             return None
         place = found[0]
-        self._write_out()
         path = next(
             (pack.path for pack in self.packs if pack.number == place[0]),
             self._store.staging / f"{self._token}-{place[0]:016x}",
@@ -221,7 +230,7 @@ class Writer:
 
     def _drain(self, allowed: int) -> None:
         while self._flight and (self._flight_bytes > allowed or _is_done(self._flight[0])):
-            group = self._flight.popleft()
+            group = self._flight[0]
             frame = group.frame if isinstance(group.frame, bytes) else group.frame.result()
             self._store_group(group.objects, frame)
 
@@ -230,9 +239,9 @@ class Writer:
         table = [(digest, len(data)) for digest, data in objects]
         header = group_header(table, len(frame))
         at = pack.size + len(header)
-        pack.file.write(header)
-        pack.file.write(frame)
-        pack.size = at + len(frame)
+        pack.append(header + frame)
+        # In flight until it is written: a disk that was full may have room when asked again.
+        self._flight.popleft()
         raw = sum([size for _, size in table])
         length = len(frame)
         offset = 0
@@ -250,27 +259,25 @@ class Writer:
             number = secrets.randbits(63) or 1
             path = self._store.staging / f"{self._token}-{number:016x}"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._pack = _Open(number, path, os.fdopen(descriptor, "wb", 1 << 20), len(MAGIC))
-            self._pack.file.write(MAGIC)
+            self._pack = _Open(number, path, descriptor, 0)
+        if not self._pack.size:
+            self._pack.append(MAGIC)
         return self._pack
-
-    def _write_out(self) -> None:
-        if self._pack is not None:
-            self._pack.file.flush()
 
     def _finish_pack(self) -> None:
         pack, self._pack = self._pack, None
         if pack is None:
             return
+        # A write that found the disk full may have left some bytes behind what counts.
+        os.ftruncate(pack.descriptor, pack.size)
         self.packs.append(WrittenPack(pack.number, pack.path, pack.size, pack.notes))
         if not self._store.durable:
-            pack.file.close()
+            os.close(pack.descriptor)
         elif self._pool is None:
-            _sync_and_close(pack.file)
+            self._syncs.append(_run(_sync_and_close, pack.descriptor))
         else:
             # The disk writes this pack while the next one is being filled.
-            pack.file.flush()
-            self._syncs.append(self._pool.submit(_sync_and_close, pack.file))
+            self._syncs.append(self._pool.submit(_sync_and_close, pack.descriptor))
 
     def note(self, note: Note) -> int:
         """Write down who stands on which root; return the pack that holds the note."""
@@ -279,22 +286,24 @@ class Writer:
         with writing_to(self._store.root):
             self._drain(0)
             pack = self._open_pack()
-            pack.file.write(encoded)
-        pack.size += len(encoded)
+            pack.append(encoded)
         pack.notes += 1
         return pack.number
 
     # -- the end ------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Make everything durable and give it its place; it counts once the index says so."""
+        """Make everything durable and give it its place; it counts once the index says so.
+
+        May be called again: where it failed, and after more was put. A pack whose sync failed is
+        lost for good, as the system reports that once only, so every further call fails too.
+        """
         self._flush_all()
         with writing_to(self._store.root):
             self._drain(0)
             self._finish_pack()
             for sync in self._syncs:
                 sync.result()
-            self._syncs = []
             self._published = True
             for pack in self.packs:
                 destination = self._store.pack_path(pack.number)
@@ -316,10 +325,10 @@ class Writer:
             return
         self._closed = True
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=True)
         if self._pack is not None:
             with suppress(OSError):  # a full disk must not keep the rest from being let go
-                self._pack.file.close()
+                os.close(self._pack.descriptor)
             self._pack.path.unlink(missing_ok=True)
         if not keep:
             for pack in self.packs:
@@ -356,10 +365,23 @@ def _is_done(group: _Group) -> bool:
     return isinstance(group.frame, bytes) or group.frame.done()
 
 
-def _sync_and_close(file: BinaryIO) -> None:
-    with file:
-        file.flush()
-        os.fsync(file.fileno())
+def _sync_and_close(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _run(work: Callable[[int], None], descriptor: int) -> Future[None]:
+    """Do it now, and keep how it went as a thread's work would."""
+    done: Future[None] = Future()
+    try:
+        work(descriptor)
+    except OSError as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)
+    return done
 
 
 def sync_directory(path: Path) -> None:
