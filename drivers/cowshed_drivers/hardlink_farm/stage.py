@@ -11,6 +11,7 @@ from typing import BinaryIO
 from cowshed.entry import Entry, Kind
 
 from ..native.attributes import declare
+from ..native.flushing import Flusher
 from ..native.sidecar import Record
 from ..native.stage import NativeStage, Publish, create
 from ..native.syscalls import syncfs, write_sparse
@@ -39,6 +40,7 @@ class FarmStage(NativeStage):
         self.view = view
         self._objects = objects
         self._durable = durable
+        self._flusher = Flusher(view.directories.root)
         #: Files new to the farm, both ways round.
         self._path_of: dict[str, str] = {}
         self._key_of: dict[str, str] = {}
@@ -80,6 +82,8 @@ class FarmStage(NativeStage):
                     return
         finally:
             os.close(descriptor)
+        if self._durable:
+            self._flusher.wrote(entry.size)
         self._path_of[key] = entry.path
         self._key_of[entry.path] = key
 
@@ -136,6 +140,7 @@ class FarmStage(NativeStage):
 
     def before_publishing(self) -> None:
         if self._durable:
+            self._flusher.finish()
             syncfs(self.view.directories.root)
         groups = self.view.sidecar.groups()
         for path, key in self._key_of.items():
