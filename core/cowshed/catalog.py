@@ -12,32 +12,18 @@ to the caller, who removes them from their drivers, and stay listed as doomed un
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import lmdb
-
-from .errors import CorruptError, NoSpaceError, ReadOnlyError, StoreError
-from .partials import sync_directory
+from .environment import Databases, Environment, Txn
+from .errors import CorruptError, StoreError
 from .records import ContainerRecord, ImageRecord, LayerRecord, LeaseRecord
-
-#: Address space, not disk: the file grows with its content. 10,000 containers take 2 MiB.
-MAP_SIZE = 1 << 36
-
-#: Disk space kept allocated for the transactions that free some, when there is none left.
-RESERVE = 1 << 18
 
 _DATABASES = (
     b"images", b"names", b"layers", b"containers", b"container_names", b"uses", b"drivers",
     b"leases", b"doomed",
 )  # fmt: skip
-
-#: One LMDB environment must not be opened twice in a process: its locks would break.
-_open_environments: dict[tuple[int, str], tuple[Any, int]] = {}
-_open_lock = threading.Lock()
 
 
 class Catalog:
@@ -49,48 +35,27 @@ class Catalog:
         Raises:
             StoreError: LMDB can't open it.
         """
-        self._key = (os.getpid(), os.path.realpath(path))
-        self._file = path / "data.mdb"
-        self._read_only = read_only
+        self._pid = os.getpid()
         self._closed = False
-        new = not read_only and not self._file.exists()
-        with _open_lock, _clear_errors(path):
-            environment, users = _open_environments.get(self._key, (None, 0))
-            if environment is None:
-                environment = _open(path, durable=durable, read_only=read_only)
-            _open_environments[self._key] = environment, users + 1
-        self._environment = environment
-        self._databases: dict[bytes, Any] = {}
-        with _clear_errors(path):
-            for name in _DATABASES:
-                self._databases[name] = environment.open_db(name, create=not read_only)
-        if new:
-            with self.write():
-                pass  # takes the reserve
-            if durable:
-                sync_directory(path)  # LMDB syncs the file, not its name
+        self._environment = Environment(
+            path, _DATABASES, what="catalog", durable=lambda: durable, read_only=read_only
+        )
+        self._environment.open()
 
     def close(self) -> None:
         """Let go. Closing twice is fine."""
-        if self._closed:
-            return
         self._closed = True
-        with _open_lock:
-            environment, users = _open_environments.pop(self._key)
-            if users > 1:
-                _open_environments[self._key] = environment, users - 1
-            elif self._key[0] == os.getpid():  # a forked child must not touch the parent's
-                environment.close()
+        self._environment.close()
 
     @contextmanager
-    def read(self) -> Generator[Transaction, None, None]:
+    def read(self) -> Generator[Transaction]:
         """Give a consistent view; keep it short, an old view holds back reuse of space."""
         self._check_process()
-        with _clear_errors(self._file), self._environment.begin() as transaction:
-            yield Transaction(transaction, self._databases)
+        with self._environment.read() as transaction:
+            yield Transaction(transaction, self._environment.databases)
 
     @contextmanager
-    def write(self) -> Generator[Transaction, None, None]:
+    def write(self) -> Generator[Transaction]:
         """Give the one writing transaction; it commits durably when the block ends well.
 
         Raises:
@@ -98,50 +63,29 @@ class Catalog:
             NoSpaceError: the disk is full; nothing was changed.
         """
         self._check_process()
-        if self._read_only:
-            raise ReadOnlyError("the shed is on a read-only disk; nothing can be changed")
-        with _clear_errors(self._file), self._environment.begin(write=True) as transaction:
-            self._reserve()
-            yield Transaction(transaction, self._databases)
-
-    def _reserve(self) -> None:
-        """See to it that this transaction can be written even if the disk is full.
-
-        LMDB's file grows page by page, so without this ``rm`` and ``gc`` would need free space to
-        make some. Once the disk is full the reserve is used up, and taken again afterwards.
-        """
-        used = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
-        size = os.stat(self._file).st_size
-        if size < used + RESERVE // 2:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                with suppress(OSError):
-                    os.posix_fallocate(descriptor, size, used + RESERVE - size)
-            finally:
-                os.close(descriptor)
+        with self._environment.write() as transaction:
+            yield Transaction(transaction, self._environment.databases)
 
     def settle(self) -> None:
         """Make sure that the next reader sees everything that was ever committed.
 
-        A writer killed between writing LMDB's meta page and announcing it leaves readers on the
-        state before, until somebody takes the writers' lock. Whoever is about to delete what the
-        catalog doesn't name settles it first, holding the lock that keeps others from adding.
+        Whoever is about to delete what the catalog doesn't name settles it first, holding the lock
+        that keeps others from adding; see ``Environment.settle``.
         """
         self._check_process()
-        with _clear_errors(self._file):
-            self._environment.begin(write=True).abort()
+        self._environment.settle()
 
     def _check_process(self) -> None:
         if self._closed:
             raise StoreError("the shed is closed")
-        if self._key[0] != os.getpid():
+        if self._pid != os.getpid():
             raise StoreError("open the shed again after fork: LMDB locks belong to one process")
 
 
 class Transaction:
     """Typed access to the databases, inside one LMDB transaction."""
 
-    def __init__(self, transaction: Any, databases: dict[bytes, Any]) -> None:
+    def __init__(self, transaction: Txn, databases: Databases) -> None:
         self._transaction = transaction
         self._databases = databases
 
@@ -399,46 +343,3 @@ def _layer_key(driver: str, id: str) -> bytes:
 def _name_key(name: str) -> bytes:
     # LMDB takes keys of 511 bytes at most; references are bounded well below that.
     return name.encode()
-
-
-def _open(path: Path, *, durable: bool, read_only: bool) -> Any:
-    environment = lmdb.open(
-        os.fspath(path),
-        map_size=MAP_SIZE,
-        max_dbs=16,
-        mode=0o600,
-        readonly=read_only,
-        lock=not read_only or os.access(path, os.W_OK),
-        sync=durable,
-        create=not read_only,
-        readahead=False,
-        max_readers=510,
-        # 0.9's file format; 1.0's is another, and neither reads the other's files.
-        lib_version=0,
-    )
-    if not read_only:
-        environment.reader_check()
-    return environment
-
-
-def _is_full(path: Path) -> bool:
-    """Say whether the disk is: LMDB calls a write that was cut short an input/output error."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize < RESERVE
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Generator[None, None, None]:
-    """Turn LMDB's errors into ours."""
-    try:
-        yield
-    except (lmdb.MapFullError, lmdb.DiskError) as error:
-        raise NoSpaceError(f"no space left for the catalog: {error}") from error
-    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
-        raise CorruptError("catalog", str(error)) from error
-    except lmdb.ReadonlyError as error:
-        raise ReadOnlyError("the shed is on a read-only disk; nothing can be changed") from error
-    except lmdb.Error as error:
-        if "No space left" in str(error) or ("Input/output" in str(error) and _is_full(path)):
-            raise NoSpaceError(f"no space left for the catalog: {error}") from error
-        raise StoreError(f"catalog: {error}") from error

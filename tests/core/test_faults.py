@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from cowshed import Shed, hookimpl
-from cowshed.catalog import RESERVE, Catalog, Transaction
+from cowshed.catalog import Catalog, Transaction
 from cowshed.config import load_config
 from cowshed.driver import Capability, Driver, DriverSpec
+from cowshed.environment import RESERVE
 from cowshed.errors import (
     BusyError,
     ConfigError,

@@ -12,6 +12,9 @@ transaction that moves the rows.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+
+from cowshed.errors import NoSpaceError
 
 from .index import OBJECT, PACK, PACK_KEY, Txn
 from .ledger import Ledger
@@ -25,8 +28,16 @@ _DEAD_SHARE = 0.25
 _BATCH = 64 << 20
 
 
-def sweep(store: Store) -> int:
-    """Delete packs in which nothing is live, unless somebody is writing; return bytes freed."""
+def sweep(store: Store) -> None:
+    """Delete packs in which nothing is live, unless somebody is writing.
+
+    What the caller did is done, so a disk too full for this as well only means that space waits.
+    """
+    with suppress(NoSpaceError):
+        _sweep_now(store)
+
+
+def _sweep_now(store: Store) -> int:
     with store.index.read() as txn:
         if not txn.stat(store.index.garbage)["entries"]:
             return 0
@@ -97,7 +108,7 @@ def _rows_in(store: Store, txn: Txn, number: int) -> list[tuple[bytes, bytes]]:
 
 def collect(store: Store) -> int:
     """Delete dead packs and rewrite mostly dead ones; return bytes given back."""
-    freed = sweep(store)
+    freed = _sweep_now(store)
     while True:
         lock = store.alone(timeout=1.0)
         if lock is None:

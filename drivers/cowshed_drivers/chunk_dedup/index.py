@@ -18,27 +18,20 @@ from objects to owners.
 
 from __future__ import annotations
 
-import os
 import struct
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 import attrs
-import lmdb
 
-from cowshed.errors import FormatTooNewError, NoSpaceError, ReadOnlyError
-
-if TYPE_CHECKING:
-    from lmdb import (
-        _Database as Database,  # pyright: ignore[reportPrivateUsage]  # the stub's only name
-    )
+from cowshed.environment import Database, Databases, Environment
+from cowshed.environment import Txn as Txn
+from cowshed.errors import FormatTooNewError
 
 FORMAT = 1
 T = TypeVar("T")
-Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
 #: pack, frame offset, frame length, offset in frame, length, share, owners, XOR of owners
 OBJECT = struct.Struct("<QIIIIIII")
@@ -136,125 +129,47 @@ def key_id(key: bytes) -> str:
     return key[len(_TEXT_MARK) :].decode("utf-8", "surrogateescape")
 
 
-class _Shared:
-    """One open environment, shared by every driver object of this process."""
-
-    def __init__(self, path: Path, map_size: int, sync: bool) -> None:
-        self.pid = os.getpid()
-        self.users = 0
-        self.sync = sync
-        path.mkdir(mode=0o700, exist_ok=True)
-        read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-        # lib_version 0 is LMDB 0.9's format, which other tools read too; the two formats that
-        # py-lmdb 3 bundles can't read each other. Older bindings know only this one.
-        options: dict[str, Any] = {} if lmdb.__version__ < "3" else {"lib_version": 0}
-        self.env = lmdb.open(
-            str(path),
-            map_size=map_size,
-            max_dbs=len(_DATABASES),
-            max_readers=1024,
-            # Spare ones keep their reader slots, which a forked child would clear for its parent.
-            max_spare_txns=0,
-            metasync=True,
-            sync=sync,
-            # Objects are looked up in the order of their digests: readahead would be waste.
-            readahead=False,
-            mode=0o600,
-            # Nobody writes on a read-only disk, so nobody needs the locks that can't be made there.
-            readonly=read_only,
-            lock=not read_only,
-            **options,
-        )
-        if not read_only:
-            self.env.reader_check()
-        if read_only:
-            self.databases = {name: self.env.open_db(name, create=False) for name in _DATABASES}
-        with self.env.begin(write=not read_only) as txn:
-            if not read_only:
-                self.databases = {name: self.env.open_db(name, txn=txn) for name in _DATABASES}
-            meta = self.databases[b"meta"]
-            found = txn.get(b"format", db=meta)
-            if found is None:
-                txn.put(b"format", NUMBER.pack(FORMAT), db=meta)
-            elif NUMBER.unpack(found)[0] > FORMAT:
-                raise FormatTooNewError(str(path), NUMBER.unpack(found)[0], FORMAT)
-
-
-# Two opens of one environment in one process would break its locks, so they are counted here.
-_open: dict[str, _Shared] = {}
-_guard = threading.Lock()
-
-
 class Index:
     """Typed access to the environment at ``path``, opened on first use and again after a fork."""
 
     def __init__(self, path: Path, *, map_size: int, durable: Callable[[], bool]) -> None:
         self._path = path
-        self._map_size = map_size
-        self._shared: _Shared | None = None
-        self._closed = False
         #: False lets the system write when it likes.
         self.durable = durable
+        self._environment = Environment(
+            path,
+            _DATABASES,
+            what="index of chunk-dedup",
+            durable=durable,
+            map_size=map_size,
+            opened=self._opened,
+        )
 
-    def _open_now(self) -> _Shared:
-        if self._closed:
-            raise ValueError("the driver is closed")
-        key = os.path.realpath(self._path)
-        with _guard:
-            shared = _open.get(key)
-            if shared is not None and shared.pid != os.getpid():
-                # In a child close() only forgets: the binding leaves the parent's locks alone.
-                shared.env.close()
-                shared = None
-            if shared is None:
-                shared = _open[key] = _Shared(self._path, self._map_size, self.durable())
-            shared.users += 1
-            self._shared = shared
-            self.objects: Database = shared.databases[b"objects"]
-            self.owners: Database = shared.databases[b"owners"]
-            self.items: Database = shared.databases[b"items"]
-            self.edges: Database = shared.databases[b"edges"]
-            self.packs: Database = shared.databases[b"packs"]
-            self.garbage: Database = shared.databases[b"garbage"]
-            self.meta: Database = shared.databases[b"meta"]
-        return shared
+    def _opened(self, txn: Txn, databases: Databases) -> None:
+        self.objects: Database = databases[b"objects"]
+        self.owners: Database = databases[b"owners"]
+        self.items: Database = databases[b"items"]
+        self.edges: Database = databases[b"edges"]
+        self.packs: Database = databases[b"packs"]
+        self.garbage: Database = databases[b"garbage"]
+        self.meta: Database = databases[b"meta"]
+        found = txn.get(b"format", db=self.meta)
+        if found is None:
+            txn.put(b"format", NUMBER.pack(FORMAT), db=self.meta)
+        elif NUMBER.unpack(found)[0] > FORMAT:
+            raise FormatTooNewError(str(self._path), NUMBER.unpack(found)[0], FORMAT)
 
-    def _current(self) -> _Shared:
-        shared = self._shared
-        if shared is None or shared.pid != os.getpid():
-            return self._open_now()
-        return shared
-
-    @contextmanager
-    def read(self) -> Generator[Txn]:
+    def read(self) -> AbstractContextManager[Txn]:
         """Look at one consistent state. Keep it short: an open look pins freed pages."""
-        env = self._current().env
-        try:
-            txn = env.begin()
-        except lmdb.MapResizedError:  # another process has grown the map
-            env.set_mapsize(0)
-            txn = env.begin()
-        with txn:
-            yield txn
+        return self._environment.read()
 
     def lookup(self, digest: bytes) -> bytes | None:
         """Return an object's row (``OBJECT``), or None."""
-        env = self._current().env
-        try:
-            with env.begin() as txn:
-                return txn.get(digest, db=self.objects)
-        except lmdb.MapResizedError:
-            with self.read() as txn:
-                return txn.get(digest, db=self.objects)
+        return self._environment.get(b"objects", digest)
 
     def settle(self) -> None:
-        """Make sure that the next reader sees everything that was ever committed.
-
-        A writer killed between writing LMDB's meta page and announcing it leaves readers on the
-        state before, until somebody takes the writers' lock: in 8 of 50 runs of the kit's kill
-        test, ``recover`` then took packs for orphans that a transaction had named.
-        """
-        self._current().env.begin(write=True).abort()
+        """Make sure that the next reader sees everything that was ever committed."""
+        self._environment.settle()
 
     def write(self, work: Callable[[Txn], T]) -> T:
         """Run ``work`` in one write transaction and commit it durably; all or nothing.
@@ -264,37 +179,11 @@ class Index:
         Raises:
             NoSpaceError, ReadOnlyError: the disk can't take it; nothing was changed.
         """
-        shared = self._current()
-        env = shared.env
-        while True:
-            try:
-                with env.begin(write=True) as txn:
-                    result = work(txn)
-                if self.durable() and not shared.sync:
-                    env.sync(True)
-                return result
-            except lmdb.MapFullError:
-                env.set_mapsize(env.info()["map_size"] * 2)
-            except lmdb.MapResizedError:
-                env.set_mapsize(0)
-            except lmdb.ReadonlyError as error:
-                raise ReadOnlyError(f"{self._path}: {error}") from error
-            except lmdb.DiskError as error:
-                raise NoSpaceError(f"{self._path}: {error}; free some space and retry") from error
+        return self._environment.commit(work)
 
     def close(self) -> None:
         """Let go; the environment closes with its last user. Closing twice is fine."""
-        self._closed = True
-        shared, self._shared = self._shared, None
-        if shared is None or shared.pid != os.getpid():
-            return
-        with _guard:
-            shared.users -= 1
-            if not shared.users:
-                key = os.path.realpath(self._path)
-                if _open.get(key) is shared:
-                    del _open[key]
-                shared.env.close()
+        self._environment.close()
 
     # -- rows ---------------------------------------------------------------------------------
 
