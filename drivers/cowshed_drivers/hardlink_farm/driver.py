@@ -21,7 +21,8 @@ out, and ``verify(deep=True)`` hashes every file against its object's key.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cowshed.driver import Held, Item, Problem, Usage
@@ -29,6 +30,8 @@ from cowshed.entry import Kind
 
 from ..native.cloning import clone_tree
 from ..native.items import ItemFile
+from ..native.removal import remove_directory
+from ..native.shelf import PLACES
 from ..native.store import NativeDriver
 from ..native.usage import own_inodes
 from ..native.view import ROOTFS, NativeView
@@ -37,7 +40,7 @@ from .cloning import Linker
 from .objects import Objects, key_of_file
 from .options import FarmOptions
 from .stage import FarmStage
-from .tree import FarmTree, FarmView
+from .tree import ASIDE, FarmTree, FarmView
 
 
 class HardlinkFarm(NativeDriver):
@@ -69,7 +72,9 @@ class HardlinkFarm(NativeDriver):
         layer = item.held is Held.LAYER
         view = FarmView(source, self.hosting, "sealed" if layer else "live")
         try:
-            linker = Linker(view, target, self._objects, self.locks, still=still)
+            linker = Linker(
+                view, target, self._objects, self.locks, still=still, durable=self.durable
+            )
             try:
                 clone_tree(os.path.join(source, ROOTFS), os.path.join(target, ROOTFS), linker)
             finally:
@@ -113,6 +118,35 @@ class HardlinkFarm(NativeDriver):
                     path=found.path,
                     what="content, mode, owner, mtime or xattrs were changed behind Cowshed's back",
                 )
+
+    def remove(self, id: str) -> None:
+        self.remove_many([id])
+
+    def remove_many(self, ids: Iterable[str]) -> None:
+        """Remove, and with layers the objects that were theirs alone: looking through 25,000
+        objects takes 0.1 s, and whoever removes an image expects its space back."""
+        wanted = list(ids)
+        layers = any(self.item(id).held is Held.LAYER for id in wanted)
+        try:
+            for id in wanted:
+                super().remove(id)
+        finally:
+            if layers:
+                self.collect()
+
+    def recover(self) -> None:
+        super().recover()
+        for held, place in PLACES.items():
+            for id in os.listdir(os.path.join(self.root, place)):
+                home = os.path.join(self.root, place, id)
+                if not os.path.lexists(os.path.join(home, ASIDE)):
+                    continue
+                # What a killed process had there; a layer's is used when a full inode is renewed.
+                user = f"writer:{id}" if held is Held.CONTAINER else f"renew:{home}"
+                lock = self.locks.attempt(user)
+                if lock is not None:
+                    with lock, suppress(FileNotFoundError):
+                        remove_directory(home, ASIDE)
 
     def collect(self) -> int:
         with self.locks.acquire("collect"):

@@ -127,12 +127,16 @@ class Objects:
                 self._name(key, fd, name)
 
     def _name(self, key: str, fd: int, name: str) -> None:
-        try:
-            os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
-            # Made when needed: 256 directories would cost each new store 1 MiB and 10 ms.
-            make_directory(os.path.join(self._path, key[:2]))
-            os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+        while True:
+            try:
+                os.link(name, _at(key), src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+                return
+            except FileNotFoundError:
+                os.stat(name, dir_fd=fd, follow_symlinks=False)  # it isn't the file that is missing
+            # Made when needed: 256 directories would cost each new store 1 MiB and 10 ms. A
+            # collector may remove it again before it is used.
+            with contextlib.suppress(FileNotFoundError):
+                make_directory(os.path.join(self._path, key[:2]))
 
     def renew(self, key: str, fd: int, name: str) -> None:
         """Let a fresh inode follow a full one under ``key``."""
@@ -151,7 +155,10 @@ class Objects:
         """Return the key of every object, by inode number."""
         keys: dict[int, str] = {}
         for prefix in sorted(os.listdir(self._fd)):
-            fd = os.open(prefix, OPEN_DIRECTORY, dir_fd=self._fd)
+            try:
+                fd = os.open(prefix, OPEN_DIRECTORY, dir_fd=self._fd)
+            except FileNotFoundError:
+                continue  # collected meanwhile
             try:
                 with os.scandir(fd) as entries:
                     for entry in entries:
@@ -175,6 +182,8 @@ class Objects:
                         freed += _collect(fd, name)
             finally:
                 os.close(fd)
+            with contextlib.suppress(OSError):  # it isn't empty
+                os.rmdir(prefix, dir_fd=self._fd)
         return freed
 
 
