@@ -26,13 +26,21 @@ class Linker:
     """
 
     def __init__(
-        self, source: FarmView, target: str, objects: Objects, locks: LockFile, *, still: bool
+        self,
+        source: FarmView,
+        target: str,
+        objects: Objects,
+        locks: LockFile,
+        *,
+        still: bool,
+        durable: bool,
     ) -> None:
         self._source = source
         self._target = Directories(os.path.join(target, ROOTFS))
         self._objects = objects
         self._max_links = objects.max_links
         self._locks = locks
+        self._durable = durable
         self._copier = None if still else Copier(os.path.join(target, ROOTFS))
         self._groups = source.sidecar.groups()
         self._links = Counter(self._groups.values())
@@ -67,7 +75,7 @@ class Linker:
             found = self._source.find(path)
             limit = self._max_links
             if limit is None or found.status.st_nlink >= limit:
-                found = self._source.detach(found)
+                found = self._source.detach(found, durable=self._durable)
                 if found.kind is Kind.FILE and found.record is None:
                     descriptor = self._source.open_found(found, os.O_RDONLY)
                     try:

@@ -11,10 +11,15 @@ import contextlib
 import errno
 import os
 
+from cowshed.entry import Kind
+
 from ..native.cloning import copy_object
-from ..native.syscalls import OPEN_DIRECTORY, make_directory
+from ..native.syscalls import OPEN_DIRECTORY, make_directory, sync_file
 from ..native.tree import NativeTree
 from ..native.view import Found, NativeView
+
+#: In a tree's home, beside its rootfs.
+ASIDE = "aside"
 
 
 class FarmView(NativeView):
@@ -22,17 +27,16 @@ class FarmView(NativeView):
 
     inodes_are_identity = False
 
-    def detach(self, found: Found, *, keep_data: bool = True) -> Found:
+    def detach(self, found: Found, *, keep_data: bool = True, durable: bool = False) -> Found:
         """Move ``found``, under all its names in this tree, to a fresh inode of its own.
 
         The copy is made beside the tree and renamed in, so that the tree never holds half a file;
         the directories' mtimes stay, as for their users nothing happened. A process killed between
         two names of one file leaves both with equal content, and the next write detaches again.
+        ``durable``: before it takes the place of what is durable.
         """
-        names = [found.path]
-        if found.record is not None and found.record.links > 1:
-            names += [n for n in self.sidecar.names(found.record.id) if n != found.path]
-        aside = os.path.join(self.home, "aside")
+        names = [found.path, *(name for name in self.inodes_of(found) if name != found.path)]
+        aside = os.path.join(self.home, ASIDE)
         make_directory(aside)
         aside_fd = os.open(aside, OPEN_DIRECTORY)
         temporary = os.urandom(8).hex()
@@ -40,6 +44,8 @@ class FarmView(NativeView):
             fd, name = self.directories.at(found.path)
             try:
                 copy_object(fd, name, aside_fd, temporary, keep_data=keep_data)
+                if durable and found.kind is Kind.FILE:
+                    sync_file(temporary, aside_fd)
                 for other in names[1:]:
                     self._replace(aside_fd, temporary, other, link=True)
                 self._replace(aside_fd, temporary, found.path, link=False)
@@ -51,6 +57,20 @@ class FarmView(NativeView):
         finally:
             os.close(aside_fd)
         return self.find(found.path)
+
+    def inodes_of(self, found: Found) -> dict[str, int]:
+        """Return the inode under each name of the file, one unless a kill tore them apart. A name
+        that a kill left in the sidecar alone is forgotten."""
+        if found.record is None or found.record.links <= 1:
+            return {found.path: found.status.st_ino}
+        inodes: dict[str, int] = {}
+        for path in self.sidecar.names(found.record.id):
+            try:
+                fd, name = self.directories.at(path)
+                inodes[path] = os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino
+            except (FileNotFoundError, NotADirectoryError):
+                self.sidecar.drop(path)
+        return inodes
 
     def _replace(self, aside_fd: int, temporary: str, path: str, *, link: bool) -> None:
         fd, name = self.directories.at(path)
@@ -72,8 +92,8 @@ class FarmTree(FarmView, NativeTree):
     """
 
     def make_private(self, found: Found, *, keep_data: bool = True) -> Found:
-        links = found.record.links if found.record is not None else 1
-        if found.status.st_nlink <= links:
+        inodes = self.inodes_of(found)
+        if found.status.st_nlink <= len(inodes) and len(set(inodes.values())) == 1:
             return found
         return self.detach(found, keep_data=keep_data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_module
-from typing import Protocol
+from contextlib import suppress
 
 from .syscalls import OPEN_DIRECTORY
 
@@ -40,6 +40,10 @@ def _remove(base: int, name: str, todo: list[str]) -> int:
         except PermissionError:
             os.chmod(child, 0o700, dir_fd=above)
             descriptor = os.open(child, OPEN_DIRECTORY, dir_fd=above)
+        if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+            # A process in a container may have taken permissions away from its own directory.
+            with suppress(PermissionError):
+                os.fchmod(descriptor, 0o700)
         levels.append((descriptor, child, os.listdir(descriptor)))
 
     try:
@@ -54,7 +58,7 @@ def _remove(base: int, name: str, todo: list[str]) -> int:
                 try:
                     status = os.stat(child, dir_fd=descriptor, follow_symlinks=False)
                     if not stat_module.S_ISDIR(status.st_mode):
-                        _writable(descriptor, os.unlink, child)
+                        os.unlink(child, dir_fd=descriptor)
                         freed += status.st_blocks * 512 if status.st_nlink == 1 else 0
                     elif len(levels) < _DEEPEST:
                         enter(descriptor, child)
@@ -70,7 +74,7 @@ def _remove(base: int, name: str, todo: list[str]) -> int:
             os.close(descriptor)
             above = levels[-1][0] if levels else base
             try:
-                _writable(above, os.rmdir, own_name)
+                os.rmdir(own_name, dir_fd=above)
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -80,16 +84,3 @@ def _remove(base: int, name: str, todo: list[str]) -> int:
         for descriptor, _, _ in levels:
             os.close(descriptor)
     return freed
-
-
-class _Remove(Protocol):
-    def __call__(self, path: str, *, dir_fd: int | None = None) -> None: ...
-
-
-def _writable(descriptor: int, remove: _Remove, name: str) -> None:
-    try:
-        remove(name, dir_fd=descriptor)
-    except PermissionError:
-        # A process in a container may have taken its own directory's write permission away.
-        os.fchmod(descriptor, 0o700)
-        remove(name, dir_fd=descriptor)

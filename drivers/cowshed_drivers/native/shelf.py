@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cowshed.driver import Driver, Held, Item, Problem, Usage
 from cowshed.entry import Change, Kind
-from cowshed.errors import ConflictError, NotFoundError
+from cowshed.errors import ConflictError, CorruptError, NotFoundError
 from cowshed.locking import Lock, LockFile
 from cowshed.tree import Tree
 
@@ -138,11 +138,17 @@ class NativeShelf(Driver):
         if not os.path.isdir(os.path.join(home, ROOTFS)):
             yield Problem(id=id, path="", what="its directory rootfs is missing")
             return
+        try:
+            yield from self._verify_tree(item, home, deep)
+        except CorruptError as error:
+            yield Problem(id=id, path="", what=error.problem)
+
+    def _verify_tree(self, item: Item, home: str, deep: bool) -> Iterator[Problem]:
         layer = item.held is Held.LAYER
         view = self.view_class(home, self.hosting, "sealed" if layer else "live", live=not layer)
         try:
             for what in view.sidecar.problems():
-                yield Problem(id=id, path="", what=f"its sidecar is damaged: {what}")
+                yield Problem(id=item.id, path="", what=f"its sidecar is damaged: {what}")
             if deep:
                 yield from self.verify_content(item, view)
         finally:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 if TYPE_CHECKING:
-    import sqlite3
+    from .sqlite import Connection
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS names ("
@@ -71,7 +73,7 @@ class Sidecar:
         self.path = path
         self._use: Use = use
         self._groups = groups
-        self._database: sqlite3.Connection | None = None
+        self._database: Connection | None = None
         self._look()
 
     def _look(self) -> bool:
@@ -79,7 +81,7 @@ class Sidecar:
             self._connect()
         return self._database is not None
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         if self._database is not None:
             return self._database
         # 8 ms to import, and most trees of a privileged store need no sidecar.
@@ -88,6 +90,7 @@ class Sidecar:
 
         from .sqlite import Connection
 
+        database: Connection
         if self._use == "sealed" or _read_only(self.path):
             database = sqlite3.connect(
                 f"file:{quote(os.fsencode(self.path))}?mode=ro&immutable=1",
@@ -96,6 +99,7 @@ class Sidecar:
                 check_same_thread=False,
                 factory=Connection,
             )
+            database.path = self.path
         else:
             if not os.path.exists(self.path):
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -107,18 +111,25 @@ class Sidecar:
                 timeout=60,
                 factory=Connection,
             )
-            if self._use == "live":
-                database.execute("PRAGMA journal_mode=WAL")
-                database.execute("PRAGMA synchronous=NORMAL")
-            else:
-                database.execute("PRAGMA journal_mode=OFF")
-                database.execute("PRAGMA synchronous=OFF")
-            for statement in _SCHEMA:
-                database.execute(statement)
-            if self._use == "bulk":
-                database.execute("BEGIN")
+            try:
+                self._set_up(database)
+            except BaseException:
+                database.close()
+                raise
         self._database = database
         return database
+
+    def _set_up(self, database: Connection) -> None:
+        if self._use == "live":
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+        else:
+            database.execute("PRAGMA journal_mode=OFF")
+            database.execute("PRAGMA synchronous=OFF")
+        for statement in _SCHEMA:
+            database.execute(statement)
+        if self._use == "bulk":
+            database.execute("BEGIN")
 
     # -- asking ---------------------------------------------------------------------------------
 
@@ -128,31 +139,29 @@ class Sidecar:
             return None
         assert self._database is not None
         parent, name = _split(path)
-        row = self._database.execute(f"{_SELECT} AND n.name = ?", (parent, name)).fetchone()
-        return None if row is None else _record(row)
+        rows = self._database.rows(f"{_SELECT} AND n.name = ?", (parent, name))
+        return _record(rows[0]) if rows else None
 
     def below(self, path: str) -> dict[str, Record]:
         """Return the records of what directory ``path`` holds, by name."""
         if self._database is None and not (self._use == "live" and self._look()):
             return {}
         assert self._database is not None
-        rows = self._database.execute(_SELECT, (os.fsencode(path),))
+        rows = self._database.rows(_SELECT, (os.fsencode(path),))
         return {os.fsdecode(row[8]): _record(row) for row in rows if row[8]}
 
     def names(self, record: int) -> list[str]:
         """Return all names that share ``record``, in byte order."""
         if self._database is None:
             return []
-        rows = self._database.execute(
-            "SELECT parent, name FROM names WHERE record = ?", (record,)
-        ).fetchall()
+        rows = self._database.rows("SELECT parent, name FROM names WHERE record = ?", (record,))
         return [os.fsdecode(path) for path in sorted(_join(*row) for row in rows)]
 
     def groups(self) -> dict[str, int]:
         """Return every name of the files that have several, with the number they share."""
         if self._database is None:
             return {}
-        rows = self._database.execute(
+        rows = self._database.rows(
             "SELECT parent, name, record FROM names WHERE record IN"
             " (SELECT record FROM names GROUP BY record HAVING count(*) > 1)"
         )
@@ -162,13 +171,24 @@ class Sidecar:
         """Check the file's structure and return what SQLite complains of."""
         if self._database is None:
             return []
-        import sqlite3
-
-        try:
-            rows = self._database.execute("PRAGMA quick_check").fetchall()
-        except sqlite3.DatabaseError as error:
-            return [str(error)]
+        rows = self._database.rows("PRAGMA quick_check")
         return [row[0] for row in rows if row[0] != "ok"]
+
+    @contextmanager
+    def at_once(self) -> Generator[None]:
+        """Let what is changed meanwhile count together, or not at all if anything is raised."""
+        database = self._database
+        if database is None or self._use != "live":
+            yield
+            return
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
 
     # -- changing -------------------------------------------------------------------------------
 
@@ -193,7 +213,7 @@ class Sidecar:
             return
         self._insert(database, path, record)
 
-    def _insert(self, database: sqlite3.Connection, path: str, record: Record) -> None:
+    def _insert(self, database: Connection, path: str, record: Record) -> None:
         cursor = database.execute(
             "INSERT INTO records (kind, mode, uid, gid, rdev, xattrs) VALUES (?,?,?,?,?,?)",
             (
@@ -210,7 +230,8 @@ class Sidecar:
         database.execute("INSERT OR REPLACE INTO names VALUES (?,?,?)", (*_split(path), record.id))
 
     def link(self, existing: str, path: str) -> None:
-        """Let ``path`` share the record of ``existing``."""
+        """Let the new name ``path`` share the record of ``existing``."""
+        self.drop(path)
         record = self.get(existing)
         if record is None:
             if not self._groups:
@@ -222,26 +243,30 @@ class Sidecar:
         )
 
     def drop(self, path: str) -> None:
-        """Forget the name ``path``, and its record with the last name."""
+        """Forget the name ``path``, and its record with the last name.
+
+        For a new object too: a process killed when it had removed another one there may have left
+        that one's record.
+        """
         if self._database is None:
             return
         parent, name = _split(path)
-        row = self._database.execute(
+        rows = self._database.rows(
             "DELETE FROM names WHERE parent = ? AND name = ? RETURNING record", (parent, name)
-        ).fetchone()
-        if row is None:
+        )
+        if not rows:
             return
         self._database.execute(
             "DELETE FROM records WHERE id = ? AND NOT EXISTS"
             " (SELECT 1 FROM names WHERE record = records.id)",
-            row,
+            rows[0],
         )
 
     def move(self, source: str, destination: str) -> None:
         """Follow a rename of ``source`` and everything below it; ``destination`` was replaced."""
         if self._database is None:
             return
-        self.drop(destination)
+        self._drop_whole(destination)
         old, new = os.fsencode(source), os.fsencode(destination)
         self._database.execute(
             "UPDATE names SET parent = ?, name = ? WHERE parent = ? AND name = ?",
@@ -253,18 +278,33 @@ class Sidecar:
             (new, len(old) + 1, old, old + b"/", old + b"0"),
         )
 
+    def _drop_whole(self, path: str) -> None:
+        """Forget ``path`` and what was below it."""
+        self.drop(path)
+        assert self._database is not None
+        top = os.fsencode(path)
+        below = self._database.rows(
+            "SELECT parent, name FROM names WHERE parent = ? OR (parent >= ? AND parent < ?)",
+            (top, top + b"/", top + b"0"),
+        )
+        for row in below:
+            self.drop(os.fsdecode(_join(*row)))
+
     def copy_to(self, path: str) -> None:
         """Write a consistent copy, without a WAL, for another tree's sidecar."""
         if not self._look():
             return
         import sqlite3
 
+        from .sqlite import Connection, translated
+
         assert self._database is not None
-        target = sqlite3.connect(path, isolation_level=None)
+        target = sqlite3.connect(path, isolation_level=None, factory=Connection)
         try:
             os.chmod(path, 0o600)
             target.execute("PRAGMA synchronous=OFF")
-            self._database.backup(target)
+            with translated(self.path):
+                self._database.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
         finally:
             target.close()

@@ -1,29 +1,72 @@
-"""A SQLite connection whose full or failing disk is an ``OSError``, as every tree's is."""
+"""A SQLite connection whose failures are those of trees: OSError, CorruptError for damage."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
+
+from cowshed.errors import CorruptError
 
 #: The low byte is the kind of failure (sqlite.org/rescode.html).
 _ERRNO = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_LOCKED: errno.EBUSY,
 }
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextmanager
+def translated(path: str) -> Generator[None]:
+    """Say in our terms what goes wrong with the database at ``path``, which lies in a tree's home.
+
+    Raises:
+        OSError: the disk is full or fails.
+        CorruptError: what it holds isn't what was stored.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        kind = error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0
+        if kind in _DAMAGED:
+            home, name = os.path.split(path)
+            raise CorruptError(os.path.basename(home), f"{name} is damaged: {error}") from error
+        number = _ERRNO.get(kind)
+        if number is None:
+            raise
+        if number == errno.EIO and _is_full(os.path.dirname(path)):
+            number = errno.ENOSPC
+        raise OSError(number, os.strerror(number), path) from error
+
+
+def _is_full(directory: str) -> bool:
+    """Say whether a WAL's index, 32 KiB, has no room: SQLite calls that an I/O error."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize < 32 << 10
 
 
 class Connection(sqlite3.Connection):
     """Pass as ``factory`` to ``sqlite3.connect``."""
 
+    def __init__(self, database: str, *arguments: Any, **options: Any) -> None:
+        #: What errors name.
+        self.path = database
+        with translated(database):
+            super().__init__(database, *arguments, **options)
+
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        """Run one statement."""
-        try:
+        """Run one statement that returns no rows, or none that matter."""
+        with translated(self.path):
             return super().execute(*arguments)
-        except sqlite3.OperationalError as error:
-            number = _ERRNO.get(error.sqlite_errorcode & 0xFF)
-            if number is None:
-                raise
-            raise OSError(number, os.strerror(number)) from error
+
+    def rows(self, *arguments: Any) -> list[Any]:
+        """Run one statement and return all its rows."""
+        with translated(self.path):
+            return super().execute(*arguments).fetchall()

@@ -210,5 +210,11 @@ class NativeDriver(NativeShelf):
             remove_directory(trash, key)
         children = os.path.join(self.root, "children")
         for layer in os.listdir(children):
-            if not self.exists(Held.LAYER, layer):
-                remove_directory(children, layer)
+            if self.exists(Held.LAYER, layer):
+                continue
+            # Locked and looked again: it may be sealed, and built on, this very moment.
+            lock = self.locks.attempt(f"parent:{layer}")
+            if lock is not None:
+                with lock:
+                    if not self.exists(Held.LAYER, layer):
+                        remove_directory(children, layer)

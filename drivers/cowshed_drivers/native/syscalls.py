@@ -31,6 +31,15 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def sync_file(name: str, directory: int) -> None:
+    """Make the content of regular file ``name`` in an open directory durable."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def make_directory(path: str) -> None:
     """Make a directory of mode 0700 whatever the umask; it may exist."""
     try:

@@ -146,6 +146,7 @@ class NativeTree(NativeView, Tree):
         fd, name = self.directories.at(path)
         record = Record() if record is None else record
         settle(self.hosting, fd, name, kind, mode, 0, 0, NO_XATTRS, record)
+        self.sidecar.drop(path)
         self.sidecar.put(path, record)
 
     def link(self, existing: str, path: str) -> None:
@@ -154,7 +155,12 @@ class NativeTree(NativeView, Tree):
         from_fd, from_name = self.directories.at(existing)
         to_fd, to_name = self.directories.at(path)
         os.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
-        self.sidecar.link(existing, path)
+        try:
+            with self.sidecar.at_once():
+                self.sidecar.link(existing, path)
+        except BaseException:
+            os.unlink(to_name, dir_fd=to_fd)
+            raise
 
     def rename(self, source: str, destination: str) -> None:
         self._change()
@@ -165,16 +171,27 @@ class NativeTree(NativeView, Tree):
             replaced: Found | None = self.find(destination)
         except FileNotFoundError:
             replaced = None
-        if replaced is not None and replaced.status.st_ino == moved.status.st_ino:
-            if source == destination or self._same_file(moved, replaced):
-                return  # rename(2): two names of one file stay
-            # Two files that merely share an inode, for which rename(2) would do nothing.
-            os.unlink(from_name, dir_fd=from_fd)
-        else:
-            os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+        shared = replaced is not None and replaced.status.st_ino == moved.status.st_ino
+        if source == destination or (
+            replaced is not None and shared and self._same_file(moved, replaced)
+        ):
+            return  # rename(2): two names of one file stay
+        renamed = False
+        try:
+            with self.sidecar.at_once():
+                self.sidecar.move(source, destination)
+                if shared:
+                    # Two files that merely share an inode: rename(2) would do nothing.
+                    os.unlink(from_name, dir_fd=from_fd)
+                else:
+                    os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+                    renamed = True
+        except BaseException:
+            if renamed and replaced is None:
+                os.rename(to_name, from_name, src_dir_fd=to_fd, dst_dir_fd=from_fd)
+            raise
         self.directories.forget(source)
         self.directories.forget(destination)
-        self.sidecar.move(source, destination)
 
     def _same_file(self, one: Found, other: Found) -> bool:
         if self.inodes_are_identity:
@@ -187,14 +204,22 @@ class NativeTree(NativeView, Tree):
         self._change()
         fd, name = self.directories.at(path)
         os.unlink(name, dir_fd=fd)
-        self.sidecar.drop(path)
+        self._drop(path)
+
+    def _drop(self, path: str) -> None:
+        # A full disk must let itself be emptied, and a new object's record replaces a stale one.
+        try:
+            self.sidecar.drop(path)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
     def rmdir(self, path: str) -> None:
         self._change()
         fd, name = self.directories.at(path)
         os.rmdir(name, dir_fd=fd)
         self.directories.forget(path)
-        self.sidecar.drop(path)
+        self._drop(path)
 
     def chmod(self, path: str, mode: int) -> None:
         found = self._to_change(path, only_if=lambda found: found.kind is not Kind.SYMLINK)

@@ -50,7 +50,11 @@ class NativeView:
         # Without privilege an attribute may go into the sidecar at any time, for all of a file's
         # names: they share a record from the moment that there are two.
         groups = not self.inodes_are_identity or hosting.owner is not None
-        self.sidecar = Sidecar(os.path.join(home, SIDECAR), use, groups=groups)
+        try:
+            self.sidecar = Sidecar(os.path.join(home, SIDECAR), use, groups=groups)
+        except BaseException:
+            self.directories.close()
+            raise
 
     def close_view(self) -> None:
         """Let go of descriptors and sidecar. Closing twice is fine."""
