@@ -85,7 +85,7 @@ class LockFile:
 
         Ten thousand keys take one descriptor, not ten thousand.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._open()
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         try:
             taken = [key for key in keys if _lock_byte(descriptor, kind, _offset(key))]
@@ -93,6 +93,15 @@ class LockFile:
             os.close(descriptor)
             raise
         return Lock(descriptor), taken
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(self._path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(self._path, flags | os.O_CREAT, 0o600)
+            os.fchmod(descriptor, 0o600)  # whatever the umask
+            return descriptor
 
 
 def _lock_byte(descriptor: int, kind: int, offset: int) -> bool:

@@ -128,7 +128,7 @@ ONE_LAYER: dict[str, tuple[tuple[Member, ...], Expected]] = {
     ),
     "file_with_slash": ((file("new/", b"x"),), {"new": b"x"}),
     "file_with_slash_in_an_old_header": (
-        (member("old/", tarfile.AREGTYPE), file("old/x", b"x")),
+        (member("old/", tarfile.AREGTYPE, mode=0o755), file("old/x", b"x")),
         {"old": "directory", "old/x": b"x"},
     ),
     # moby: parents and absolute names

@@ -16,6 +16,7 @@ from cowshed.testing import DriverConformance
 from cowshed_drivers.hardlink_farm.driver import HardlinkFarm
 from cowshed_drivers.hardlink_farm.options import FarmOptions
 from cowshed_drivers.hardlink_farm.plugin import SPEC
+from cowshed_drivers.hardlink_farm.tree import FarmView
 
 
 class TestHardlinkFarm(DriverConformance):
@@ -122,6 +123,34 @@ def test_removing_a_layer_gives_back_what_no_tree_needs_and_nothing_else(
     assert list(farm.verify("l2", deep=True)) == []
     seal(farm, "l3", f=b"f" * 100_000)
     assert inode(farm, "layers/l2/rootfs/f") == inode(farm, "layers/l3/rootfs/f")
+
+
+def test_a_kill_while_a_full_inode_is_renewed_leaves_its_directory_s_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = HardlinkFarm(tmp_path, FarmOptions(max_links=4))
+    with farm.stage(None) as stage:
+        stage.add(Entry(path="d", kind=Kind.DIRECTORY, mode=0o755, mtime_ns=12345))
+        stage.add(Entry(path="d/f", kind=Kind.FILE, mode=0o644, size=1), io.BytesIO(b"x"))
+        stage.seal("l1")
+
+    def killed(view: FarmView, aside_fd: int, temporary: str, path: str, *, link: bool) -> None:
+        fd, name = view.directories.at(path)
+        os.rename(temporary, name, src_dir_fd=aside_fd, dst_dir_fd=fd)
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(FarmView, "_replace", killed)
+        for number in range(8):
+            farm.prepare(f"c{number}", "l1")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert farm.tree("l1").stat("d").mtime_ns != 12345
+    farm.recover()
+    assert farm.tree("l1").stat("d").mtime_ns == 12345
+    assert not (tmp_path / "layers/l1/aside").exists()
+    farm.close()
 
 
 def test_an_object_linked_while_it_was_dying_lives_on(farm: HardlinkFarm, tmp_path: Path) -> None:

@@ -146,6 +146,13 @@ class HardlinkFarm(NativeDriver):
                 lock = self.locks.attempt(user)
                 if lock is not None:
                     with lock, suppress(FileNotFoundError):
+                        view = FarmView(
+                            home, self.hosting, "sealed" if held is Held.LAYER else "live"
+                        )
+                        try:
+                            view.restore_times()
+                        finally:
+                            view.close_view()
                         remove_directory(home, ASIDE)
 
     def collect(self) -> int:

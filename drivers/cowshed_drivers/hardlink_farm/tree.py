@@ -20,6 +20,8 @@ from ..native.view import Found, NativeView
 
 #: In a tree's home, beside its rootfs.
 ASIDE = "aside"
+#: Ending of a file there that holds directories' mtimes.
+TIMES = ".times"
 
 
 class FarmView(NativeView):
@@ -40,23 +42,50 @@ class FarmView(NativeView):
         make_directory(aside)
         aside_fd = os.open(aside, OPEN_DIRECTORY)
         temporary = os.urandom(8).hex()
+        times = f"{temporary}{TIMES}"
         try:
             fd, name = self.directories.at(found.path)
             try:
                 copy_object(fd, name, aside_fd, temporary, keep_data=keep_data)
-                if durable and found.kind is Kind.FILE:
-                    sync_file(temporary, aside_fd)
+                self._note_times(aside_fd, times, names)
+                if durable:
+                    sync_file(times, aside_fd)
+                    if found.kind is Kind.FILE:
+                        sync_file(temporary, aside_fd)
                 for other in names[1:]:
                     self._replace(aside_fd, temporary, other, link=True)
                 self._replace(aside_fd, temporary, found.path, link=False)
+                os.unlink(times, dir_fd=aside_fd)
             except BaseException:
-                for left in (temporary, f"{temporary}.link"):
+                for left in (temporary, f"{temporary}.link", times):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(left, dir_fd=aside_fd)
                 raise
         finally:
             os.close(aside_fd)
         return self.find(found.path)
+
+    def _note_times(self, aside_fd: int, times: str, names: list[str]) -> None:
+        """Write down the mtimes of the directories of ``names``, lest a kill lose them."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(times, flags, 0o600, dir_fd=aside_fd), "wb") as file:
+            for path in names:
+                kept = os.fstat(self.directories.at(path)[0]).st_mtime_ns
+                file.write(b"%d %s\0" % (kept, os.fsencode(path)))
+
+    def restore_times(self) -> None:
+        """Put back the mtimes of directories in which a killed process was replacing files."""
+        aside = os.path.join(self.home, ASIDE)
+        for noted in os.listdir(aside):
+            if not noted.endswith(TIMES):
+                continue
+            with open(os.path.join(aside, noted), "rb") as file:
+                lines = file.read().split(b"\0")
+            for line in lines[:-1]:
+                kept, _, path = line.partition(b" ")
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    fd, _ = self.directories.at(os.fsdecode(path))
+                    os.utime(fd, ns=(int(kept), int(kept)))
 
     def inodes_of(self, found: Found) -> dict[str, int]:
         """Return the inode under each name of the file, one unless a kill tore them apart. A name
