@@ -323,6 +323,13 @@ def make_options(spec: DriverSpec, values: Mapping[str, object]) -> Any:
     try:
         return spec.options(**{name.replace("-", "_"): value for name, value in values.items()})
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"driver {spec.name}: {error.args[0] if error.args else error}"
-        ) from error
+        match error.args:
+            case (_, attrs.Attribute(name=name), wanted, value):  # of instance_of
+                kinds = {"int": "a whole number", "str": "a string", "bool": "true or false"}
+                kind = str(getattr(wanted, "__name__", wanted))
+                message = f"{name} must be {kinds.get(kind, kind)}, not {value!r}"
+            case (message, *_):
+                pass
+            case _:
+                message = str(error)
+        raise ConfigError(f"driver {spec.name}: {message}") from error

@@ -66,7 +66,8 @@ def container_name(text: str) -> str:
     """
     if len(text) > MAX_NAME or not _CONTAINER.fullmatch(text):
         raise UsageError(
-            f"invalid container name {text!r}: use letters, digits and _ . -, not first"
+            f"invalid container name {text!r}: use letters and digits, and after the first "
+            "also _ . -"
         )
     return text
 

@@ -52,7 +52,10 @@ def cowshed_operation(
         return (yield)
     path, durable = target
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise ConfigError(f"can't write the audit to {path}: {error.strerror}") from error
     record: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(),
         "operation": operation,

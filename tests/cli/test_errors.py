@@ -47,6 +47,26 @@ def test_a_wrong_setting_is_a_wrong_call(cowshed: Any) -> None:
     assert 'must be "full" or "none"' in ran.err
 
 
+def test_a_wrong_driver_option_is_explained_without_python(cowshed: Any, image: str) -> None:
+    arguments = ("--driver", "chunk-dedup")
+    assert cowshed.try_(*arguments, "create", image).status == 0
+    for setting, message in {
+        "threads=two": ": threads must be a whole number, not 'two'",
+        "compression_level=99": ": 'compression_level' must be <= 19: 99",
+        "threds=2": " has no option 'threds'; did you mean 'threads'?",
+    }.items():
+        ran = cowshed.try_("--set", f"drivers.chunk-dedup.{setting}", *arguments, "create", image)
+        assert (ran.status, ran.err) == (2, f"cowshed: driver chunk-dedup{message}\n")
+
+
+def test_an_export_to_a_missing_directory_names_the_directory(
+    cowshed: Any, container: str, tmp_path: Path
+) -> None:
+    ran = cowshed.try_("export", container, "-o", tmp_path / "missing/x.tar")
+    assert ran.status == 1
+    assert ran.err == f"cowshed: directory {tmp_path / 'missing'} doesn't exist; make it first\n"
+
+
 def test_a_missing_file_in_a_container_is_named(cowshed: Any, container: str) -> None:
     ran = cowshed.try_("cat", container, "/etc/nothing")
     assert ran.status == 1

@@ -50,7 +50,7 @@ def test_an_audit_that_cannot_be_written_stops_the_operation(
     open_shed: Callable[..., Shed], tmp_path: Path
 ) -> None:
     shed = open_shed(audit={"file": str(tmp_path / "missing/audit.jsonl")})
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ConfigError, match=r"can't write the audit to .*audit\.jsonl: No such file"):
         shed.create("scratch")
     assert shed.containers() == []
 

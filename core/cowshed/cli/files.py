@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from ..errors import UsageError
+from ..errors import StoreError, UsageError
 from .completion import containers as complete_containers
 from .output import name_line, print_json, rfc3339, warn
 from .session import Session, pass_session
@@ -217,6 +217,8 @@ def export_command(session: Session, container: str, file: str | None, output: s
         with open(target, "wb") as out:  # a device or fifo: nothing to be put in its place
             found.export(out)
         return
+    if not os.path.isdir(parent := os.path.dirname(os.path.abspath(target))):
+        raise StoreError(f"directory {parent} doesn't exist; make it first")
     aside = f"{target}.{os.urandom(4).hex()}"
     try:
         with open(aside, "xb") as out:
