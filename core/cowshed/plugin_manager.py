@@ -144,6 +144,8 @@ class Plugins:
         except Exception as error:  # whatever a stranger's module raises while it is imported
             reason = f"failed to import: {type(error).__name__}: {error}"
             self._infos.append(PluginInfo(name, origin, value, failure=reason.splitlines()[0]))
+            # Said each time: a quota or an audit that isn't there protects nothing.
+            print(f"cowshed: plugin {name} {reason.splitlines()[0]}", file=sys.stderr)
             return
         self._register(plugin, name, origin, value)
 

@@ -29,7 +29,7 @@ def brings(*names: str) -> object:
 
 
 def test_a_plugin_that_fails_to_import_is_named_and_the_rest_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken_one.py").write_text("import no_such_module_anywhere\n")
     (tmp_path / "good_one.py").write_text(
@@ -41,6 +41,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_rest_works(
     plugins.load(load_config({"plugins": ["broken_one", "good_one"]}, environment={}))
     broken = next(info for info in plugins.infos if info.name == "broken_one")
     assert "no_such_module_anywhere" in broken.failure
+    assert "cowshed: plugin broken_one failed to import" in capsys.readouterr().err
     assert plugins.commands()["hello"] == "x:y"
     sys.modules.pop("good_one", None)
 

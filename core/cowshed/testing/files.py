@@ -15,7 +15,17 @@ import pytest
 from ..entry import Kind
 from ..tree import OpenMode
 from .kit import Kit, Store
-from .oracle import LONG_AGO, assert_same, directory, file, hardlink, look, sketch, symlink
+from .oracle import (
+    LONG_AGO,
+    assert_same,
+    digest,
+    directory,
+    file,
+    hardlink,
+    look,
+    sketch,
+    symlink,
+)
 
 SIZES = [0, 1, 4095, 4096, 4097, 1 << 20, 5 << 20]
 
@@ -51,12 +61,15 @@ class FileConformance(Kit):
             with store.driver.tree(id) as tree, tree.open(path) as content:
                 for offset in {0, 1, size // 3, size // 2, max(0, size - 1), size, size + 10}:
                     assert content.seek(offset) == offset
-                    assert content.read(5000) == data[offset : offset + 5000], f"read at {offset}"
+                    assert digest(content.read(5000)) == digest(data[offset : offset + 5000]), (
+                        f"read at {offset}"
+                    )
                     assert content.tell() == min(offset + 5000, max(size, offset))
                 assert content.seek(-min(size, 7), os.SEEK_END) == size - min(size, 7)
                 assert content.read() == data[size - min(size, 7) :]
                 content.seek(0)
-                assert b"".join(iter(lambda: content.read(70_001), b"")) == data
+                whole = b"".join(iter(lambda: content.read(70_001), b""))
+                assert digest(whole) == digest(data), "content comes back"
 
     @pytest.mark.parametrize("own", [False, True], ids=["of the parent", "of its own"])
     @pytest.mark.parametrize("size", SIZES)
@@ -71,7 +84,9 @@ class FileConformance(Kit):
                 tree.write_bytes("f", bytes(data))
 
             def check(what: str) -> None:
-                assert tree.read_bytes("f") == bytes(data), f"{what} a file of {size} bytes"
+                assert digest(tree.read_bytes("f")) == digest(bytes(data)), (
+                    f"{what} a file of {size} bytes"
+                )
                 assert tree.stat("f").size == len(data), f"size after {what}"
 
             check("making")
@@ -100,7 +115,7 @@ class FileConformance(Kit):
             data[:] = b"12"
             check("truncating while writing")
         with store.driver.tree(child) as tree:
-            assert tree.read_bytes("f") == bytes(data)
+            assert digest(tree.read_bytes("f")) == digest(bytes(data)), "what was written is there"
         store.assert_layers()
 
     def test_what_a_cut_removed_doesnt_come_back(self, store: Store) -> None:
@@ -108,11 +123,13 @@ class FileConformance(Kit):
         with store.write(child) as tree:
             tree.truncate("f", 100)
             tree.truncate("f", 300_000)
-            assert tree.read_bytes("f")[100:] == bytes(299_900), "an extended file reads zeros"
+            rest = tree.read_bytes("f")[100:]
+            assert digest(rest) == digest(bytes(299_900)), "an extended file reads zeros"
             with tree.open("f", "r+b") as content:
                 content.seek(400_000)
                 content.write(b"end")
-            assert tree.read_bytes("f")[100:] == bytes(399_900) + b"end", "a gap reads zeros"
+            rest = tree.read_bytes("f")[100:]
+            assert digest(rest) == digest(bytes(399_900) + b"end"), "a gap reads zeros"
 
     def test_modes_of_opening_do_what_they_say(self, store: Store) -> None:
         child = store.container("child", store.layer("base", file("f", "old", mode=0o600, uid=9)))

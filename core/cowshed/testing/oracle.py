@@ -141,7 +141,11 @@ def opaque(path: str) -> Thing:
 
 
 def digest(data: bytes) -> str:
-    """Return the hash that pictures hold of contents."""
+    """Return the hash that pictures hold of contents.
+
+    Compare contents of more than a few hundred bytes by it: pytest, which where ``CI`` is set shows
+    differences whole, takes minutes to line up half a megabyte.
+    """
     return hashlib.sha256(data).hexdigest()
 
 

@@ -11,6 +11,7 @@ from ..errors import NotFoundError
 from .kit import Kit, Store, key
 from .oracle import (
     assert_same,
+    digest,
     directory,
     file,
     hardlink,
@@ -44,7 +45,7 @@ class StageConformance(Kit):
             with stage.open("new") as content:
                 assert content.read() == b"mine again", "a stage reads back what it was given"
             with stage.open("big") as content:
-                assert content.read() == big, "a stage reads back what it was given"
+                assert digest(content.read()) == digest(big), "a stage reads back what it was given"
             with pytest.raises(FileNotFoundError):
                 stage.open("never")
 
