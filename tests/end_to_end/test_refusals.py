@@ -146,11 +146,10 @@ def test_a_write_to_a_full_disk_leaves_the_container_as_it_was(
         must(root, "--driver", driver, "import", f"oci:{layout}:v2", "app")
         must(root, "--driver", driver, "create", "--name", "box", "app")
         filler = small / "filler"
-        with filler.open("wb") as file:
+        with filler.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(1 << 16))
-                    file.flush()
             except OSError:
                 pass
         large = tmp_path / "large"

@@ -88,6 +88,7 @@ def open_hosting(path: str, driver: str) -> Hosting:
     hosting = Hosting.of_this_process()
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     with open(aside, "x", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask
         json.dump({"format": _FORMAT, "driver": driver, "owner": hosting.owner}, file)
         file.flush()
         os.fsync(file.fileno())

@@ -32,6 +32,7 @@ class ItemFile:
     def write(self, parent: str | None, apparent: int) -> None:
         """Record the parent layer and the bytes of the files that this layer brought."""
         with open(self._path, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
             json.dump({"parent": parent, "apparent": apparent}, file)
 
     def parent(self) -> str | EllipsisType | None:
@@ -80,6 +81,7 @@ class UsageCache:
         aside = f"{self._path}.{os.urandom(4).hex()}"
         try:
             with open(aside, "x", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)
                 json.dump({"stamp": stamp, **attrs.asdict(usage)}, file)
             os.rename(aside, self._path)
         except OSError:
