@@ -13,11 +13,11 @@ import pytest
 from cowshed.driver import Stage
 from cowshed.entry import Entry, Kind
 from cowshed.errors import BusyError, InUseError
+from cowshed.native.directories import Directories
+from cowshed.native.hosting import Hosting, open_hosting
+from cowshed.native.removal import remove_directory
+from cowshed.native.sidecar import Record, Sidecar
 from cowshed_drivers.naive_copy.driver import NaiveCopy
-from cowshed_drivers.native.directories import Directories
-from cowshed_drivers.native.hosting import Hosting, open_hosting
-from cowshed_drivers.native.removal import remove_directory
-from cowshed_drivers.native.sidecar import Record, Sidecar
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from collections import Counter
 
 from cowshed.entry import Kind, join
 from cowshed.locking import LockFile
+from cowshed.native.cloning import Copier
+from cowshed.native.directories import Directories
+from cowshed.native.view import ROOTFS
 
-from ..native.cloning import Copier
-from ..native.directories import Directories
-from ..native.view import ROOTFS
 from .objects import Objects, key_of_file, link
 from .tree import FarmView
 

@@ -27,15 +27,15 @@ from pathlib import Path
 
 from cowshed.driver import Held, Item, Problem, Usage
 from cowshed.entry import Kind
+from cowshed.native.cloning import clone_tree
+from cowshed.native.items import ItemFile
+from cowshed.native.removal import remove_directory
+from cowshed.native.shelf import PLACES
+from cowshed.native.store import NativeDriver
+from cowshed.native.usage import own_inodes
+from cowshed.native.view import ROOTFS, NativeView
+from cowshed.native.workspace import Workspace
 
-from ..native.cloning import clone_tree
-from ..native.items import ItemFile
-from ..native.removal import remove_directory
-from ..native.shelf import PLACES
-from ..native.store import NativeDriver
-from ..native.usage import own_inodes
-from ..native.view import ROOTFS, NativeView
-from ..native.workspace import Workspace
 from .cloning import Linker
 from .objects import Objects, key_of_file
 from .options import FarmOptions

@@ -19,7 +19,7 @@ import stat as stat_module
 from collections.abc import Mapping
 from typing import Protocol, Self
 
-from ..native.syscalls import OPEN_DIRECTORY, list_xattrs, make_directory
+from cowshed.native.syscalls import OPEN_DIRECTORY, list_xattrs, make_directory
 
 _PIECE = 1 << 20
 _DYING = ".dying"

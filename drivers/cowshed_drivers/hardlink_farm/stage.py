@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from cowshed.entry import Entry, Kind
+from cowshed.native.attributes import declare
+from cowshed.native.flushing import Flusher
+from cowshed.native.sidecar import Record
+from cowshed.native.stage import NativeStage, Publish, create
+from cowshed.native.syscalls import syncfs, write_sparse
 
-from ..native.attributes import declare
-from ..native.flushing import Flusher
-from ..native.sidecar import Record
-from ..native.stage import NativeStage, Publish, create
-from ..native.syscalls import syncfs, write_sparse
 from .objects import Hash, Objects, key_of_file, link, make_key
 from .tree import FarmView
 

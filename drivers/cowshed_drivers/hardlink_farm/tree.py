@@ -12,11 +12,10 @@ import errno
 import os
 
 from cowshed.entry import Kind
-
-from ..native.cloning import copy_object
-from ..native.syscalls import OPEN_DIRECTORY, make_directory, sync_file
-from ..native.tree import NativeTree
-from ..native.view import Found, NativeView
+from cowshed.native.cloning import copy_object
+from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_file
+from cowshed.native.tree import NativeTree
+from cowshed.native.view import Found, NativeView
 
 #: In a tree's home, beside its rootfs.
 ASIDE = "aside"

@@ -15,13 +15,12 @@ import os
 from pathlib import Path
 
 from cowshed.driver import Held, Item, Usage
-
-from ..native.cloning import Copier, clone_tree
-from ..native.items import ItemFile
-from ..native.store import NativeDriver
-from ..native.tree import NativeTree
-from ..native.usage import own_inodes
-from ..native.view import ROOTFS
+from cowshed.native.cloning import Copier, clone_tree
+from cowshed.native.items import ItemFile
+from cowshed.native.store import NativeDriver
+from cowshed.native.tree import NativeTree
+from cowshed.native.usage import own_inodes
+from cowshed.native.view import ROOTFS
 
 
 class NaiveCopyTree(NativeTree):

@@ -20,8 +20,8 @@ import os
 
 import attrs
 
-from cowshed.entry import Kind
-from cowshed.errors import DriverError, FormatTooNewError
+from ..entry import Kind
+from ..errors import DriverError, FormatTooNewError
 
 _FORMAT = 1
 

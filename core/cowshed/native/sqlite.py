@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from cowshed.errors import CorruptError
+from ..errors import CorruptError
 
 #: The low byte is the kind of failure (sqlite.org/rescode.html).
 _ERRNO = {

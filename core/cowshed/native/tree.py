@@ -8,9 +8,8 @@ import stat as stat_module
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from cowshed.entry import NO_XATTRS, Entry, Kind, kind_of
-from cowshed.tree import OpenMode, Tree
-
+from ..entry import NO_XATTRS, Entry, Kind, kind_of
+from ..tree import OpenMode, Tree
 from .attributes import change_ids, make_special, remove_xattr, set_mode, set_xattr, settle
 from .files import Privileges, open_to_write
 from .hosting import Hosting

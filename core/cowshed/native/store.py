@@ -20,10 +20,9 @@ import errno
 import os
 from pathlib import Path
 
-from cowshed.driver import Held, Item, Stage
-from cowshed.errors import BusyError, ConflictError, InUseError, NotFoundError
-from cowshed.locking import Lock
-
+from ..driver import Held, Item, Stage
+from ..errors import BusyError, ConflictError, InUseError, NotFoundError
+from ..locking import Lock
 from .items import ItemFile
 from .removal import remove_directory
 from .shelf import PLACES, NativeShelf

@@ -10,9 +10,8 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-from cowshed.driver import Stage
-from cowshed.entry import Entry, Kind, file_format, parent_of
-
+from ..driver import Stage
+from ..entry import Entry, Kind, file_format, parent_of
 from .attributes import make_special, remove_xattr, settle, settle_file
 from .sidecar import Record
 from .syscalls import write_sparse

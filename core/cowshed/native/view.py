@@ -14,8 +14,7 @@ from typing import BinaryIO
 
 import attrs
 
-from cowshed.entry import NO_XATTRS, Entry, Kind, join, kind_of
-
+from ..entry import NO_XATTRS, Entry, Kind, join, kind_of
 from .directories import Directories
 from .hosting import Hosting
 from .sidecar import Record, Sidecar, Use

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from cowshed.entry import Change, ChangeKind, Entry, Kind
-
+from ..entry import Change, ChangeKind, Entry, Kind
 from .view import Found, NativeView
 
 #: What a container without a parent starts as; ``prepare`` makes its root exactly so.

@@ -12,8 +12,7 @@ import os
 import stat as stat_module
 from typing import BinaryIO, cast
 
-from cowshed.tree import OpenMode
-
+from ..tree import OpenMode
 from .syscalls import CAPABILITY
 
 

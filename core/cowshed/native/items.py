@@ -11,8 +11,8 @@ from typing import Any
 
 import attrs
 
-from cowshed.driver import Usage
-from cowshed.errors import CorruptError
+from ..driver import Usage
+from ..errors import CorruptError
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,254}")
 

@@ -6,8 +6,7 @@ import os
 import stat as stat_module
 from collections.abc import Callable
 
-from cowshed.entry import join
-
+from ..entry import join
 from .directories import Directories
 from .syscalls import copy_data, procfs
 

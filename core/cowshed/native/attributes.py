@@ -11,8 +11,7 @@ import os
 import stat as stat_module
 from collections.abc import Mapping
 
-from cowshed.entry import Entry, Kind
-
+from ..entry import Entry, Kind
 from .hosting import Hosting
 from .sidecar import Record
 from .syscalls import CAPABILITY, procfs

@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cowshed.driver import Driver, Held, Item, Problem, Usage
-from cowshed.entry import Change, Kind
-from cowshed.errors import ConflictError, CorruptError, NotFoundError
-from cowshed.locking import Lock, LockFile
-from cowshed.tree import Tree
-
+from ..driver import Driver, Held, Item, Problem, Usage
+from ..entry import Change, Kind
+from ..errors import ConflictError, CorruptError, NotFoundError
+from ..locking import Lock, LockFile
+from ..tree import Tree
 from .comparing import compare
 from .hosting import open_hosting
 from .items import ItemFile, UsageCache, is_id

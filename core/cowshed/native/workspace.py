@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
-from cowshed.locking import Lock, LockFile
-
+from ..locking import Lock, LockFile
 from .attributes import set_ids, set_mode
 from .comparing import EMPTY_ROOT
 from .hosting import Hosting
