@@ -3,8 +3,8 @@
     python tests/as_ordinary_user.py [PYTEST ARGUMENT …]
 
 Root's checkout, environment and interpreter may lie where nobody else can look, so what is needed
-of them is copied to a temporary directory. Run by an ordinary user this does nothing: the first run
-was it.
+of them is copied to a temporary directory, and the file systems that only root can mount are
+mounted. Run by an ordinary user this does nothing: the first run was it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+
+import filesystems
 
 NOBODY = 65534
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,7 +33,7 @@ def main(arguments: list[str]) -> int:
     """Copy, drop privileges, run pytest, clean up."""
     if os.geteuid() != 0:
         return 0
-    with tempfile.TemporaryDirectory(prefix="cowshed-nobody-") as made:
+    with ExitStack() as mounts, tempfile.TemporaryDirectory(prefix="cowshed-nobody-") as made:
         place = Path(made)
         place.chmod(0o755)
         environment = {
@@ -59,6 +62,13 @@ def main(arguments: list[str]) -> int:
             "PYTHONPYCACHEPREFIX": str(place / "home/pycache"),
             "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "home/hypothesis"),
         }
+        for kind in filesystems.MAKE:
+            try:
+                mounted = mounts.enter_context(filesystems.mounted(kind, owner=NOBODY))
+            except filesystems.Unavailable as error:
+                print(f"note: {error}; tests that need it are skipped", flush=True)
+            else:
+                environment[filesystems.VARIABLE.format(kind.upper())] = str(mounted)
         print(f"Once more as an ordinary user (uid {NOBODY}):", flush=True)
         _readable(place)
         return _as_nobody(
