@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from .errors import NotFoundError, UsageError
+from .errors import CowshedError, NotFoundError, UsageError
 from .importing import Imported, Importer, Listener
 from .lease import Lease
 from .names import image_name
@@ -114,4 +114,18 @@ def _transport(shed: Shed, reference: str) -> tuple[Transport, str]:
         raise UsageError(
             f"unknown transport {name!r} ({hint}){str(error)[len(error.message) :]}"
         ) from None
-    return spec.load()(), rest
+    transport = spec.load()()
+    transport.configure(shed.config.plugin_options(known.plugin_of(name)), _known_to(shed))
+    return transport, rest
+
+
+def _known_to(shed: Shed) -> Callable[[str], bytes | None]:
+    """Return a look-up of small blobs that the shed has."""
+
+    def read(digest: str) -> bytes | None:
+        try:
+            return shed.blobs.read(digest)
+        except CowshedError:
+            return None  # missing or damaged: whoever asks has another source
+
+    return read

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import attrs
 
@@ -30,6 +30,9 @@ class SourceLayer:
     #: Opens the raw, compressed bytes. Nothing about them is verified yet. Standard input can be
     #: opened once only.
     open: Callable[[], BinaryIO]
+    #: Opens the raw bytes from an offset on, from any thread: for sources that are far away, whose
+    #: layers are fetched several at once, and go on where an earlier transfer broke off.
+    open_at: Callable[[int], BinaryIO] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -146,6 +149,18 @@ class Target(abc.ABC):
 
 class Transport(abc.ABC):
     """A kind of place. ``rest`` is the reference without ``NAME:``."""
+
+    def configure(  # noqa: B027  # most have no options
+        self, options: Mapping[str, Any], known: Callable[[str], bytes | None] | None = None
+    ) -> None:
+        """Take the options of the plugin's table in ``cowshed.toml``, before anything is opened.
+
+        ``known`` gives a small blob that the shed has, by its digest, so that it needn't be asked
+        for again.
+
+        Raises:
+            ConfigError: an option the plugin doesn't have, or a value it can't use.
+        """
 
     @abc.abstractmethod
     def open_source(self, rest: str) -> Source:

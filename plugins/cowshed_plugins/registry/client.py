@@ -1,0 +1,246 @@
+"""Client: one repository of one registry, as distribution-spec 1.1 has it.
+
+Everything that comes in is bounded or streamed, and documents are verified; layers are verified by
+whoever unpacks them.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import attrs
+
+from cowshed.errors import DigestMismatchError, LimitExceededError, NotFoundError
+from cowshed.oci import MAX_DOCUMENT, Descriptor, Digest, digest_bytes
+from cowshed.oci.media import INDEXES, MANIFESTS, OCI_INDEX, SCHEMA_1
+
+from .authority import Scopes
+from .endpoint import Endpoint
+from .errors import RegistryError, UnreachableError
+from .upload import Upload
+from .wire import FAILURES, Response, drain, reason
+
+_ACCEPTED = ", ".join([*sorted(MANIFESTS), *sorted(INDEXES)])
+_TYPES = MANIFESTS | INDEXES | SCHEMA_1
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_LINK = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
+_READ = 256 << 10
+_MAX_PAGES = 100
+
+
+@attrs.frozen(kw_only=True)
+class Document:
+    """A manifest or index as the registry holds it."""
+
+    raw: bytes = attrs.field(repr=False)
+    #: What the registry called it; None where it called it nothing in particular.
+    media_type: str | None
+    digest: str
+
+
+class Repository:
+    """One repository at one endpoint. Any number of threads may use it at once."""
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.endpoint = endpoint
+        self.name = f"{endpoint.prefix}{name}"
+        self._pull: Scopes = (f"repository:{self.name}:pull",)
+        self._push: Scopes = (f"repository:{self.name}:pull,push",)
+
+    def _path(self, kind: str, what: str = "") -> str:
+        return f"/v2/{self.name}/{kind}/{quote(what, safe=':')}"
+
+    # -- documents ----------------------------------------------------------------------------
+
+    def manifest(self, locator: str, *, pushing: bool = False) -> Document:
+        """Return the manifest or index behind a tag or digest.
+
+        Raises:
+            NotFoundError: there is none.
+            LimitExceededError: it has more than 4 MiB.
+            DigestMismatchError: its bytes aren't what was asked for.
+        """
+        response = self.endpoint.request(
+            "GET",
+            self._path("manifests", locator),
+            scopes=self._push if pushing else self._pull,
+            headers={"Accept": _ACCEPTED},
+            expect=(200, 404),
+        )
+        where = f"{self.endpoint.name}/{self.name}"
+        if response.status == 404:
+            drain(response)
+            separator = "@" if ":" in locator else ":"
+            raise NotFoundError("image", f"{where}{separator}{locator}")
+        raw = self._whole(response, f"manifest of {where}")
+        digest = digest_bytes(raw)
+        if ":" in locator:
+            check_digest(raw, locator, f"manifest of {where}")
+            digest = locator
+        else:
+            stated = response.headers.get("Docker-Content-Digest", "")
+            if stated.startswith("sha256:") and stated != digest:
+                raise DigestMismatchError(f"manifest of {where}", stated, digest)
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Document(
+            raw=raw, media_type=media_type if media_type in _TYPES else None, digest=digest
+        )
+
+    def put_manifest(self, locator: str, raw: bytes, media_type: str) -> bool:
+        """Store a manifest or index; return whether the registry took note of its subject."""
+        response = self.endpoint.request(
+            "PUT",
+            self._path("manifests", locator),
+            scopes=self._push,
+            headers={"Content-Type": media_type},
+            body=raw,
+            expect=(200, 201, 202),
+        )
+        drain(response)
+        return "OCI-Subject" in response.headers
+
+    def document(self, item: Descriptor) -> bytes:
+        """Return a small blob such as a config, verified.
+
+        Raises:
+            NotFoundError: the registry lacks it.
+            DigestMismatchError: its bytes are others.
+        """
+        what = f"blob {item.digest} of {self.endpoint.name}/{self.name}"
+        if item.size > MAX_DOCUMENT:
+            raise LimitExceededError(what, MAX_DOCUMENT)
+        response = self._get_blob(item.digest, {})
+        raw = self._whole(response, what)
+        if len(raw) != item.size:
+            raise DigestMismatchError(what, f"{item.size:,} bytes", f"{len(raw):,}")
+        check_digest(raw, item.digest, what)
+        return raw
+
+    def _whole(self, response: Response, what: str) -> bytes:
+        try:
+            length = response.headers.get("Content-Length", "")
+            if length.isdigit() and int(length) > MAX_DOCUMENT:
+                raise LimitExceededError(what, MAX_DOCUMENT)
+            raw = response.read(MAX_DOCUMENT + 1)
+            if len(raw) > MAX_DOCUMENT:
+                raise LimitExceededError(what, MAX_DOCUMENT)
+            response.release_conn()
+            return raw
+        except FAILURES as error:
+            raise UnreachableError(self.endpoint.name, f"{what}: {reason(error)}") from None
+        finally:
+            response.close()
+
+    # -- blobs --------------------------------------------------------------------------------
+
+    def has_blob(self, item: Descriptor) -> bool:
+        """Say whether the registry has the blob in this repository."""
+        response = self.endpoint.request(
+            "HEAD", self._path("blobs", item.digest), scopes=self._push, expect=(200, 404)
+        )
+        drain(response)
+        length = response.headers.get("Content-Length", "")
+        if response.status == 200 and length.isdigit() and int(length) != item.size:
+            raise DigestMismatchError(
+                f"blob {item.digest} at {self.endpoint.name}", f"{item.size:,} bytes", length
+            )
+        return response.status == 200
+
+    def open_blob(self, digest: str, offset: int = 0) -> tuple[Response, int | None]:
+        """Begin to read a blob; return the answer, whose body starts at ``offset``, and the blob's
+        whole size if the registry says it.
+
+        Raises:
+            NotFoundError: the registry lacks it.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._get_blob(digest, headers)
+        if response.status == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != offset:
+                response.close()
+                raise RegistryError(self.endpoint.name, f"blob {digest}: another range came")
+            return response, int(match[3]) if match[3].isdigit() else None
+        length = response.headers.get("Content-Length", "")
+        _skip(response, offset)
+        return response, int(length) if length.isdigit() else None
+
+    def _get_blob(self, digest: str, headers: dict[str, str]) -> Response:
+        response = self.endpoint.request(
+            "GET",
+            self._path("blobs", digest),
+            scopes=self._pull,
+            headers=headers,
+            expect=(200, 206, 404),
+        )
+        if response.status == 404:
+            drain(response)
+            raise NotFoundError("blob", f"{self.endpoint.name}/{self.name}@{digest}")
+        return response
+
+    # -- uploads ------------------------------------------------------------------------------
+
+    def start_upload(self, mount: str = "", source: str = "") -> Upload | None:
+        """Begin an upload; None if the blob ``mount`` could be taken over from ``source`` instead.
+
+        ``source`` is another repository of this registry.
+        """
+        scopes = self._push
+        query = ""
+        if mount:
+            scopes = (*self._push, f"repository:{source}:pull")
+            query = f"?{urlencode({'mount': mount, 'from': source})}"
+        response = self.endpoint.request(
+            "POST",
+            f"{self._path('blobs', 'uploads')}/{query}",
+            scopes=scopes,
+            headers={"Content-Length": "0"},
+            body=b"",
+            expect=(201, 202),
+        )
+        drain(response)
+        if response.status == 201:
+            return None
+        return Upload(self.endpoint, self._push, response)
+
+    # -- what refers to an image --------------------------------------------------------------
+
+    def listed_referrers(self, digest: str) -> list[bytes] | None:
+        """Return the pages of the referrers API; None: the registry doesn't have it."""
+        path: str | None = self._path("referrers", digest)
+        pages: list[bytes] = []
+        while path is not None and len(pages) < _MAX_PAGES:
+            response = self.endpoint.request(
+                "GET", path, scopes=self._pull, headers={"Accept": OCI_INDEX}, expect=(200, 404)
+            )
+            if response.status == 404:
+                drain(response)
+                return None
+            pages.append(self._whole(response, f"referrers of {digest} at {self.endpoint.name}"))
+            path = _next_page(response, path)
+        return pages
+
+
+def _skip(response: Response, count: int) -> None:
+    """Pass over what is here already: not every registry knows ranges."""
+    while count and (data := response.read(min(count, _READ))):
+        count -= len(data)
+
+
+def _next_page(response: Response, path: str) -> str | None:
+    """Return where a Link header says the next page is (RFC 8288)."""
+    match = _LINK.search(response.headers.get("Link", ""))
+    if match is None:
+        return None
+    parts = urlsplit(urljoin(path, match[1]))
+    return f"{parts.path}?{parts.query}"
+
+
+def check_digest(raw: bytes, digest: str, what: str) -> None:
+    """Raise DigestMismatchError unless ``raw`` has that digest."""
+    expected = Digest.parse(digest)
+    hasher = expected.hasher()
+    hasher.update(raw)
+    if hasher.hexdigest() != expected.hex:
+        raise DigestMismatchError(what, digest, f"{expected.algorithm}:{hasher.hexdigest()}")

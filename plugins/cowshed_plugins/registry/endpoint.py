@@ -1,0 +1,307 @@
+"""Endpoint: one registry or mirror, spoken to with patience and with suspicion.
+
+A request goes through here in this order: the scheme is settled (TLS, or plain HTTP for loopback
+and where the settings say so), what is known of the authorisation is added, redirects are followed
+with the authorisation left behind at the border of the origin, a challenge is answered once, and
+what may pass (no connection, 5xx, 429) is repeated, at the registry's pace where it names one. The
+rest is an error that names the registry.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+from urllib.parse import urljoin, urlsplit
+
+from . import tls
+from .authority import Authority, Scopes
+from .challenge import parse_challenges
+from .credentials import CredentialFiles
+from .errors import RateLimitedError, RegistryError, UnreachableError
+from .reference import DOCKER_HUB
+from .settings import Settings
+from .wire import FAILURES, Body, Response, Wire, drain, origin, reason
+
+_HUB = "registry-1.docker.io"
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 6
+#: 500 is what registries say when their storage hiccups.
+_PASSING = frozenset({408, 425, 500, 502, 503, 504})
+_MAX_MESSAGE = 64 << 10
+_TLS_WANTED = b"HTTP request to an HTTPS server"
+
+
+class Endpoint:
+    """One registry or mirror. Any number of threads may use it at once."""
+
+    def __init__(self, place: str, settings: Settings, wire: Wire, files: CredentialFiles) -> None:
+        """``place`` is a host with its port, for mirrors perhaps with a path behind it."""
+        host, _, prefix = place.partition("/")
+        self.name = host
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._settings = settings
+        self._wire = wire
+        self._authority = Authority(host, wire, files, settings.realms)
+        self._schemes = self._possible_schemes(host)
+        self._lock = threading.Lock()
+
+    def _possible_schemes(self, host: str) -> list[str]:
+        if host in self._settings.plain_http:
+            return ["http"]
+        # Nobody listens in on loopback, and without certificates of its own a registry there has
+        # none: plain HTTP is tried first, which takes a tenth of a handshake.
+        if is_loopback(host) and not tls.directories(host, self._settings.certs):
+            return ["http", "https"]
+        return ["https"]
+
+    @property
+    def base(self) -> str:
+        """Scheme and host, as far as they are settled."""
+        return f"{self._schemes[0]}://{_HUB if self.name == DOCKER_HUB else self.name}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        scopes: Scopes = (),
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Body] | bytes | None = None,
+        expect: Collection[int] = (200,),
+        repeat: bool = True,
+    ) -> Response:
+        """Send a request and return the answer, its body unread, if its status is expected.
+
+        ``path`` begins with ``/v2/`` or is an absolute URL that the registry named. ``body`` is
+        called anew for every attempt.
+
+        Raises:
+            UnreachableError: no answer after all attempts.
+            UnauthorisedError: it refuses what credentials there are.
+            RateLimitedError: it asks to wait for too long.
+            RegistryError: any other status.
+        """
+        attempt = 0
+        while True:
+            last = not repeat or attempt >= self._settings.retries
+            try:
+                response = self._authorised(method, path, scopes, dict(headers or {}), body)
+            except FAILURES as error:
+                if last or not passing(error):
+                    raise UnreachableError(
+                        self.name, f"can't be reached: {reason(error)}"
+                    ) from error
+                self.wait(attempt)
+                attempt += 1
+                continue
+            status = response.status
+            if status in expect:
+                return response
+            if status == 429 or (status == 503 and "Retry-After" in response.headers):
+                self._obey(response, attempt, last)
+            elif status in _PASSING and not last:
+                drain(response)
+                self.wait(attempt)
+            else:
+                raise self.failure(response, f"{method} {urlsplit(path).path}")
+            attempt += 1
+
+    def wait(self, attempt: int) -> None:
+        """Wait before the next attempt: twice as long each time, and never in step with others."""
+        time.sleep(self._settings.pause * 2**attempt * random.uniform(0.7, 1.3))
+
+    @property
+    def retries(self) -> int:
+        """How often a failure may be repeated."""
+        return self._settings.retries
+
+    def failure(self, response: Response, about: str) -> RegistryError:
+        """Return the error for an answer that nobody expected; reads its body."""
+        said = _message(response)
+        status = response.status
+        if status in (401, 403):
+            return self._authority.refusal(said or f"status {status}")
+        return RegistryError(self.name, f"{about}: status {status}{f' ({said})' if said else ''}")
+
+    # -- parts --------------------------------------------------------------------------------
+
+    def _obey(self, response: Response, attempt: int, last: bool) -> None:
+        asked = retry_after(response.headers.get("Retry-After", ""))
+        drain(response)
+        if last or (asked is not None and asked > self._settings.max_wait):
+            raise RateLimitedError(self.name, asked)
+        if asked is None:
+            self.wait(attempt)
+        else:
+            time.sleep(asked)
+
+    def _authorised(
+        self,
+        method: str,
+        path: str,
+        scopes: Scopes,
+        headers: dict[str, str],
+        body: Callable[[], Body] | bytes | None,
+    ) -> Response:
+        header = self._authority.header(scopes)
+        response, home = self._settled(method, path, header, headers, body)
+        # A second refusal of a token is final, one of a token that had grown old isn't.
+        for _ in range(2):
+            if response.status != 401 or not home:
+                break
+            challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+            if not challenges:
+                break
+            drain(response)
+            header = self._authority.answer(challenges, scopes, self.base, header)
+            response, home = self._settled(method, path, header, headers, body)
+        return response
+
+    def _settled(
+        self,
+        method: str,
+        path: str,
+        header: str,
+        headers: dict[str, str],
+        body: Callable[[], Body] | bytes | None,
+    ) -> tuple[Response, bool]:
+        """Send, finding out first whether it is TLS that is spoken."""
+        if len(self._schemes) > 1:
+            with self._lock:
+                if len(self._schemes) > 1:
+                    self._schemes = [self._spoken()]
+        return self._redirected(method, path, header, headers, body)
+
+    def _spoken(self) -> str:
+        """Return the first scheme in which anything answers."""
+        failure: BaseException | None = None
+        for scheme in self._schemes:
+            try:
+                response = self._wire.send("GET", f"{scheme}://{self.name}/v2/", _common())
+                wrong = response.status == 400 and _TLS_WANTED in response.read(1024)
+                drain(response)
+            except FAILURES as error:
+                if failure is None:
+                    failure = error
+                if reason(error) in ("connection refused", "it has stopped sending"):
+                    break
+                continue
+            if not wrong:
+                return scheme
+        assert failure is not None
+        raise failure
+
+    def _redirected(
+        self,
+        method: str,
+        path: str,
+        header: str,
+        headers: dict[str, str],
+        body: Callable[[], Body] | bytes | None,
+    ) -> tuple[Response, bool]:
+        """Send and go where redirects lead; say whether the answer is the registry's own."""
+        url = urljoin(self.base, path)
+        home = origin(self.base)
+        for _ in range(_MAX_REDIRECTS):
+            sent = _common() | headers
+            if header and origin(url) == home:
+                sent["Authorization"] = header
+            response = self._wire.send(method, url, sent, body() if callable(body) else body)
+            location = response.headers.get("Location")
+            moved = response.status in (307, 308) or method in ("GET", "HEAD")
+            if response.status not in _REDIRECTS or not location or not moved:
+                return response, origin(url) == home
+            drain(response)
+            url = urljoin(url, location)
+            self.check_target(url)
+        raise RegistryError(self.name, f"it redirects more than {_MAX_REDIRECTS} times")
+
+    def check_target(self, url: str) -> None:
+        """Refuse what no redirect and no ``Location`` may lead to.
+
+        Raises:
+            RegistryError: another scheme, or from TLS to plain HTTP.
+        """
+        scheme = urlsplit(url).scheme
+        if scheme not in ("http", "https"):
+            raise RegistryError(self.name, f"it redirects to {url[:200]!r}")
+        if scheme == "http" and self.base.startswith("https:"):
+            raise RegistryError(
+                self.name, f"it redirects from TLS to plain HTTP ({urlsplit(url).netloc})"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host, perhaps with a port, is this machine itself."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def retry_after(text: str) -> float | None:
+    """Return the seconds that a Retry-After means (RFC 9110, 10.2.3); None: it says nothing."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def passing(error: BaseException) -> bool:
+    """Say whether a failure may be gone next time: not where a name or certificate is wrong."""
+    import ssl
+
+    from urllib3.exceptions import NameResolutionError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ssl.SSLCertVerificationError, NameResolutionError)):
+            return False
+        if isinstance(cause, ConnectionRefusedError):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True
+
+
+def _common() -> dict[str, str]:
+    return {"User-Agent": "cowshed", "Accept-Encoding": "identity"}
+
+
+def _message(response: Response) -> str:
+    """Return what the registry says about an error (distribution-spec, "Error Codes")."""
+    try:
+        data = response.read(_MAX_MESSAGE)
+    except FAILURES:
+        return ""
+    finally:
+        response.close()
+    try:
+        document: object = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    errors = cast("dict[str, Any]", document).get("errors")
+    if not isinstance(errors, list):
+        return ""
+    said: list[str] = []
+    for error in cast("list[object]", errors)[:3]:
+        if isinstance(error, dict):
+            fields = cast("dict[str, Any]", error)
+            text = fields.get("message") or fields.get("code")
+            if isinstance(text, str):
+                said.append(" ".join(text.split())[:200])
+    return "; ".join(said)

@@ -1,0 +1,64 @@
+"""RegistryTransport: ``docker://[HOST/]REPOSITORY[:TAG][@DIGEST]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cowshed.errors import UsageError
+from cowshed.transport import Source, Target, Transport
+
+from .client import Repository
+from .credentials import CredentialFiles
+from .endpoint import Endpoint
+from .reference import Reference
+from .settings import Settings, settings_from
+from .source import RegistrySource
+from .wire import Wire
+
+
+def _nothing(digest: str) -> bytes | None:
+    return None
+
+
+class RegistryTransport(Transport):
+    """Images in registries that speak OCI's distribution-spec or Docker's registry API 2."""
+
+    def __init__(self) -> None:
+        self._settings = Settings()
+        self._known: Callable[[str], bytes | None] = _nothing
+
+    def configure(
+        self, options: Mapping[str, Any], known: Callable[[str], bytes | None] | None = None
+    ) -> None:
+        self._settings = settings_from(options)
+        self._known = known or _nothing
+
+    def open_source(self, rest: str) -> Source:
+        reference = parse_rest(rest)
+        wire = Wire(self._settings.timeout, self._settings.certs)
+        mirrors = self._settings.mirrors.get(reference.registry, ())
+        places = [
+            self._repository(place, reference, wire) for place in (*mirrors, reference.registry)
+        ]
+        return RegistrySource(reference, places, self._known, wire.close)
+
+    def open_target(
+        self, rest: str, *, compression: str = "gzip", level: int | None = None
+    ) -> Target:
+        raise NotImplementedError
+
+    def _repository(self, place: str, reference: Reference, wire: Wire) -> Repository:
+        files = CredentialFiles(self._settings.auth_file)
+        return Repository(Endpoint(place, self._settings, wire, files), reference.repository)
+
+
+def parse_rest(rest: str) -> Reference:
+    """Read what follows ``docker:``.
+
+    Raises:
+        UsageError: the slashes or the reference are missing.
+    """
+    if not rest.startswith("//") or not rest[2:]:
+        raise UsageError(f"'docker:{rest}' isn't a reference; write docker://[HOST/]NAME[:TAG]")
+    return Reference.parse(rest[2:])
