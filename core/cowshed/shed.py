@@ -352,11 +352,12 @@ class Shed:
 
     def probe(self, name: str) -> str | None:
         """Say in one sentence why a driver can't run here; None if it can."""
-        spec = self.driver_spec(name)
+        from .interface import probe
+
         try:
-            return spec.probe(self.home.drivers)
-        except Exception as error:  # a stranger's probe; listing drivers must still work
-            return f"its probe failed: {type(error).__name__}: {error}"
+            return probe(self.driver_spec(name), self.home.drivers)
+        except DriverError as error:
+            return error.reason
 
     def driver(self, name: str) -> Driver:
         """Return a driver, opened on first use.
@@ -375,19 +376,14 @@ class Shed:
 
     def _open_driver(self, name: str) -> Driver:
         from .driver import make_options
+        from .interface import open_driver, probe
 
         spec = self.driver_spec(name)
         options = make_options(spec, self.config.driver_options(name))
-        reason = self.probe(name)
+        reason = probe(spec, self.home.drivers)
         if reason is not None:
             raise DriverError(name, f"can't run here: {reason}")
-        try:
-            factory = spec.load()
-        except ImportError as error:
-            raise DriverError(name, f"can't be imported: {error}") from error
-        driver = factory(self.home.driver(name), options)
-        driver.durable = self.config.durable
-        return driver
+        return open_driver(spec, self.home.driver(name), options, durable=self.config.durable)
 
     def choose_driver(self, asked: str | None, about: str) -> str:
         """Return the driver to use: argument, then what the user configured, then plugins'

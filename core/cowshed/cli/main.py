@@ -70,14 +70,14 @@ class LazyGroup(click.Group):
                 assert isinstance(found, click.Command)
                 found.short_help = short_help
                 return add_global_options(found)
-        value = _plugin_commands(ctx).get(cmd_name)
+        value = _plugin_command(ctx, cmd_name)
         if value is None:
             return None
-        from ..plugin_manager import load_object
+        from ..plugin_loader import load_object
 
         try:
             command: object = load_object(value)
-        except Exception as error:  # whatever a stranger's module raises while it is imported
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does
             raise click.ClickException(
                 f"the plugin's command {cmd_name!r} failed to import ({value}): {error}"
             ) from error
@@ -125,6 +125,16 @@ def _plugin_commands(context: click.Context) -> dict[str, str]:
         return context.ensure_object(Session).plugins().commands()
     except CowshedError:
         return {}  # a wrong configuration: the command that needs it says so
+
+
+def _plugin_command(context: click.Context, name: str) -> str | None:
+    """Return a plugin's command; PluginError where two claim the name."""
+    from ..errors import ConfigError, NotFoundError
+
+    try:
+        return context.ensure_object(Session).plugins().command_register.find(name).value
+    except (NotFoundError, ConfigError):
+        return None  # a wrong configuration: the command that needs it says so
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from ..errors import CowshedError
 from .completion import anything
 from .completion import drivers as complete_drivers
 from .output import json_or_table, line, one_line, print_json, size, table
@@ -98,27 +97,29 @@ def migrate_command(session: Session, to: str, references: tuple[str, ...]) -> N
 def drivers_command(session: Session) -> None:
     """List drivers, whether each can run here, and what it can do.
 
-    --json: array of {name, available, reason, default, capabilities, max_depth, summary, plugin}.
+    One that breaks the interface is refused, with the reason, until its plugin is mended.
+
+    --json: array of {name, available, refused, reason, default, capabilities, max_depth, summary,
+    plugin}.
     """
     shed = session.shed
     known = shed.plugins.drivers
     drivers: list[dict[str, Any]] = []
-    for name in sorted({*known, *known.clashes}):
-        reason: str | None
-        try:
-            spec = shed.driver_spec(name)
-            reason = shed.probe(name)
-        except CowshedError as error:
-            spec, reason = known[name], str(error)
+    for name in known.every_name():
+        verdict = shed.plugins.judge(name, shed.home.drivers)
+        spec = known.get(name)
         drivers.append(
             {
                 "name": name,
-                "available": reason is None,
-                "reason": reason or "",
+                "available": verdict == ("", ""),
+                "refused": bool(verdict.refused),
+                "reason": verdict.refused or verdict.unable,
                 "default": name == shed.config["driver"],
-                "capabilities": sorted(one.name.lower() for one in spec.capabilities),
-                "max_depth": spec.max_depth,
-                "summary": spec.summary,
+                "capabilities": sorted(one.name.lower() for one in spec.capabilities)
+                if spec
+                else [],
+                "max_depth": spec.max_depth if spec else None,
+                "summary": spec.summary if spec else "",
                 "plugin": known.plugin_of(name),
             }
         )
@@ -133,23 +134,30 @@ def drivers_command(session: Session) -> None:
         ("NAME", "AVAILABLE", "CAPABILITIES", "SUMMARY"),
         lambda driver: (
             f"{driver['name']}{' *' if driver['default'] else ''}",
-            "yes" if driver["available"] else one_line(f"no: {driver['reason']}"),
+            "yes" if driver["available"] else one_line(_why_not(driver)),
             ", ".join(name.replace("_", "-") for name in driver["capabilities"]) or "-",
             one_line(driver["summary"]),
         ),
     )
 
 
+def _why_not(driver: dict[str, Any]) -> str:
+    return f"{'refused' if driver['refused'] else 'no'}: {driver['reason']}"
+
+
 @click.command("plugins")
 @pass_session
 def plugins_command(session: Session) -> None:
-    """List plugins, where each comes from, and why one isn't loaded.
+    """List plugins, where each comes from, and what is wrong with one.
 
     --json: array of {name, origin, module, failure, hooks}.
     """
     plugins = session.plugins()
-    # What a plugin registers is looked at too: only then can it be wrong.
-    _ = plugins.drivers, plugins.transports, plugins.commands()
+    # What a plugin registers is looked at too, drivers' classes included: only then is it wrong.
+    _ = plugins.transports, plugins.commands()
+    place = session.load_config().root / "drivers"
+    for name in plugins.drivers.every_name():
+        plugins.judge(name, place if place.is_dir() else None)
     infos = plugins.infos
     if session.quiet and not session.json:
         for info in infos:
