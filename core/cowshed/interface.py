@@ -169,6 +169,7 @@ def _method_problem(found: type[Driver], name: str, wanted: inspect.Signature) -
     keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
     if _takes(signature, len(required), ()) and _takes(signature, len(positional), keywords):
         return None
+    wanted = wanted.replace(parameters=parameters)
     return f"{shown}{_plain(signature)} can't be called as {name}{_plain(wanted)}"
 
 
