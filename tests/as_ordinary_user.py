@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("COWSHED_", "XDG_", "PYTHON"))
+            if not name.startswith(("COWSHED_", "XDG_", "PYTHON")) or name == "COWSHED_THOROUGH"
         }
         for name in ("home", "tmp"):
             (place / name).mkdir(mode=0o700)

@@ -12,6 +12,9 @@ import pytest
 
 from .filesystems import Unavailable, given, mounted
 
+#: ``--thorough``, for the conformance kit.
+pytest_plugins = ["cowshed.testing.plugin"]
+
 #: Returns the root of a file system of the kind given, mounted with the options given.
 Mount = Callable[..., Path]
 

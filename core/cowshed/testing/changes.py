@@ -16,6 +16,8 @@ from .writes import BODY, Write
 class ChangeConformance(Kit):
     """``changes`` is exact, even if every mtime was put back."""
 
+    group = "changes"
+
     @every_write
     def test_a_write_makes_exactly_these_changes(self, store: Store, write: Write) -> None:
         child = store.container("child", ground(store))

@@ -49,6 +49,8 @@ def seal(driver: Driver, id: str, parent: str | None, things: list[Thing]) -> No
 class ConcurrencyConformance(Kit):
     """Several may use one store at once, each through a ``Driver`` of its own."""
 
+    group = "concurrency"
+
     # -- several driver objects -----------------------------------------------------------------
 
     def test_another_driver_object_sees_everything(self, store: Store) -> None:

@@ -14,6 +14,8 @@ from .oracle import assert_same, directory, empty, file, hardlink, whiteout
 class ContainerConformance(Kit):
     """A container starts as its parent, and what is written in it stays in it."""
 
+    group = "containers"
+
     def test_a_container_without_parent_is_an_empty_root(self, store: Store) -> None:
         container = store.container("c")
         assert_same(empty(), store.look(container), "an empty root is 0755 and 0:0")

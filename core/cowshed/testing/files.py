@@ -47,6 +47,8 @@ def fails(code: int, *others: int) -> Generator[None]:
 class FileConformance(Kit):
     """A tree behaves as the file system that it describes."""
 
+    group = "containers"
+
     # -- content --------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("size", SIZES)

@@ -328,6 +328,8 @@ def _valid(steps: Steps, base: Picture | None) -> list[Thing]:
 class HistoryConformance(Kit):
     """Random histories; a failure prints the shortest one that shows it."""
 
+    group = "histories"
+
     histories: ClassVar[int] = 25
     steps: ClassVar[int] = 30
     #: Whether a failing history is made shorter, which may take minutes.

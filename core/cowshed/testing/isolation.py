@@ -40,6 +40,8 @@ def fresh_marked(picture: Picture, since: int) -> Picture:
 class IsolationConformance(Kit):
     """Writes reach the container they are made in and nothing else."""
 
+    group = "containers"
+
     @every_write
     def test_a_write_in_a_child_leaves_every_ancestor_alone(
         self, store: Store, write: Write

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,6 +16,13 @@ from ..entry import Change
 from ..errors import NotFoundError
 from ..tree import Tree
 from .oracle import Picture, Thing, assert_same, letters, look_at, sketch
+
+#: Set to 1 (by ``--thorough``, see ``plugin``) it makes every part look closer, for longer. A
+#: variable, because the processes that tests start have to know too.
+THOROUGH = "COWSHED_THOROUGH"
+
+#: Names the driver that ``python -m cowshed.testing`` tests, likewise.
+TESTED_DRIVER = "COWSHED_TESTED_DRIVER"
 
 
 def key(name: str) -> str:
@@ -121,8 +130,14 @@ class Store:
 
 
 class Kit:
-    """Base of all parts. A driver's author sets what differs and implements ``open_driver``."""
+    """Base of all parts. A driver's author sets what differs and implements ``open_driver``.
 
+    Whatever a test of the kit fails with, a note says which promise that breaks.
+    """
+
+    #: Which group of promises a part is about, as the summary of ``python -m cowshed.testing``
+    #: has them.
+    group: ClassVar[str] = ""
     #: How the driver is registered: its capabilities and depth gate some cases.
     spec: ClassVar[DriverSpec | None] = None
     #: Whether drivers sync in the kit. A test can't cut the power, and syncing makes it several
@@ -130,6 +145,19 @@ class Kit:
     durable: ClassVar[bool] = False
     #: Whether another process that opens the same root sees the same store.
     processes: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **details: Any) -> None:
+        super().__init_subclass__(**details)
+        # An author's own tests beside ours say themselves what they are about.
+        if cls.__module__.startswith(f"{__package__}."):
+            for name, function in list(vars(cls).items()):
+                if name.startswith("test_"):
+                    setattr(cls, name, _naming_the_promise(function, cls.group))
+
+    @property
+    def thorough(self) -> bool:
+        """Whether to spend minutes instead of seconds: more examples, longer chains, every step."""
+        return is_thorough()
 
     def open_driver(self, root: Path) -> Driver:
         """Open the driver on ``root``, an existing directory of mode 0700; again after close."""
@@ -153,3 +181,32 @@ def assert_changes(found: Iterable[Change], expected: list[str], promise: str) -
     """Fail with the promise unless the changes are exactly these, in path order."""
     shown = letters(found)
     assert shown == expected, f"broken promise: {promise}"
+
+
+def is_thorough() -> bool:
+    """Say whether a thorough run was asked for."""
+    return os.environ.get(THOROUGH, "") not in ("", "0")
+
+
+def _naming_the_promise(function: Callable[..., None], group: str) -> Callable[..., None]:
+    promise = _sentence(function.__name__)
+
+    @functools.wraps(function)
+    def test(*arguments: Any, **known: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            function(*arguments, **known)
+        except (Exception, pytest.fail.Exception) as error:
+            error.add_note(f"broken promise ({group}): {promise}")
+            raise
+
+    return test
+
+
+_SHORT = {"doesnt": "doesn't", "isnt": "isn't", "dont": "don't", "cant": "can't"}
+
+
+def _sentence(name: str) -> str:
+    """Return what the name of a test says."""
+    words = name.removeprefix("test_").split("_")
+    return " ".join(_SHORT.get(word, word) for word in words)

@@ -60,6 +60,8 @@ def assert_refuses_writes(tree: Tree) -> None:
 class LayerConformance(Kit):
     """A layer shows its parent with its entries applied, and never anything else."""
 
+    group = "layers"
+
     #: Layers in the deep-chain test; ``spec.max_depth`` bounds it.
     depth = 128
 

@@ -13,6 +13,8 @@ from .oracle import assert_same, directory, file, hardlink, symlink
 class LimitConformance(Kit):
     """Nothing breaks at the sizes that images and fleets of containers really have."""
 
+    group = "limits"
+
     #: Whether the driver keeps its data below its root, so that space can be measured there.
     on_disk = True
 

@@ -64,6 +64,8 @@ NAMES = [
 class MetadataConformance(Kit):
     """What the host's file system can't hold, the driver holds beside the data."""
 
+    group = "metadata"
+
     def check(self, store: Store, *things: Thing) -> None:
         """Bring ``things`` in by a layer, and by ``Tree.apply``; look, reopen, look again."""
         base = store.layer("base", *things)

@@ -16,6 +16,8 @@ from .oracle import LONG_AGO, assert_same, directory, file, hardlink, symlink
 class NameConformance(Kit):
     """Paths reach what they name, links are never followed, a refused call changes nothing."""
 
+    group = "containers"
+
     def test_symbolic_links_are_never_followed(self, store: Store) -> None:
         base = store.layer(
             "base", directory("d"), file("d/f", "x"), symlink("s", "d"), symlink("up", "../..")

@@ -102,6 +102,8 @@ def _read_and_report(kit: Kit, root: Path, start: Connection, number: int) -> No
 class ProcessConformance(Kit):
     """Several processes may use one store at once, and any may die at any moment."""
 
+    group = "concurrency"
+
     @contextmanager
     def process(
         self,

@@ -23,6 +23,8 @@ from .oracle import (
 class StageConformance(Kit):
     """A stage publishes whole or leaves nothing."""
 
+    group = "layers"
+
     def test_an_entry_may_replace_one_of_the_same_stage(self, store: Store) -> None:
         store.layer(
             "base",
