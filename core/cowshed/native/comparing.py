@@ -92,7 +92,7 @@ class _Comparison:
     def _equal(self, was: Found, now: Found) -> bool:
         assert self._old is not None
         one, other = was.status, now.status
-        same_inode = one.st_ino == other.st_ino and one.st_dev == other.st_dev
+        same_inode = self._new.same_inode(was, now)
         if same_inode and was.record is None and now.record is None:
             return True
         if one.st_size != other.st_size and was.kind is now.kind is Kind.FILE:
@@ -110,6 +110,8 @@ class _Comparison:
         try:
             other = self._new.open_found(now, os.O_RDONLY)
             try:
+                if self._new.same_data(one, other):
+                    return True
                 while True:
                     data = os.read(one, 1 << 20)
                     if data != os.read(other, 1 << 20):

@@ -43,8 +43,8 @@ class NativeShelf(Driver):
         """Walk the tree in ``home`` and say what it costs."""
         raise NotImplementedError
 
-    def usage_stamp(self) -> int:
-        """Return what a cached usage depends on besides its own tree."""
+    def usage_stamp(self, item: Item) -> int:
+        """Return what the cached usage of ``item`` depends on besides its own tree."""
         return 0
 
     # -- looking --------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class NativeShelf(Driver):
 
         def let_go() -> None:
             UsageCache(home).forget()
-            self.touch()
+            self.touch(item)
             writer.release()
 
         try:
@@ -103,7 +103,7 @@ class NativeShelf(Driver):
     def usage(self, id: str) -> Usage:
         item = self.item(id)
         home = self.home(item)
-        stamp = self.usage_stamp()
+        stamp = self.usage_stamp(item)
         cache = UsageCache(home)
         known = cache.read(stamp)
         if known is not None:
@@ -169,8 +169,8 @@ class NativeShelf(Driver):
 
     # -- how ------------------------------------------------------------------------------------
 
-    def touch(self) -> None:
-        """Say that what trees share may have changed."""
+    def touch(self, item: Item | None = None) -> None:
+        """Say that what trees share may have changed, as ``item`` was made, written or removed."""
         path = os.path.join(self.root, "generation")
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         now = time.time_ns()

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from ..driver import Stage
 from ..entry import Entry, Kind, file_format, parent_of
 from .attributes import make_special, remove_xattr, settle, settle_file
+from .flushing import Flusher
 from .sidecar import Record
 from .syscalls import write_sparse
 from .view import NativeView
@@ -27,11 +28,20 @@ Publish = Callable[[str, int], None]
 class NativeStage(Stage):
     """Writes into ``view``, which is the stage's own. ``throw_away`` may be called twice."""
 
-    def __init__(self, view: NativeView, publish: Publish, throw_away: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        view: NativeView,
+        publish: Publish,
+        throw_away: Callable[[], None],
+        *,
+        durable: bool = False,
+    ) -> None:
         self.view = view
         self.hosting = view.hosting
         self._publish = publish
         self._throw_away = throw_away
+        #: ``durable``: what is written goes to the disk meanwhile, not all at once in the end.
+        self.flusher = Flusher(view.directories.root) if durable else None
         self._done = False
         #: mtimes that directories are to have in the end.
         self._times: dict[str, int] = {}
@@ -94,6 +104,8 @@ class NativeStage(Stage):
             self.settle_file(entry, descriptor, fd, name)
         finally:
             os.close(descriptor)
+        if self.flusher is not None:
+            self.flusher.wrote(entry.size)
 
     def settle_file(self, entry: Entry, descriptor: int, fd: int, name: str) -> Record:
         """Give a file just written its attributes and its record, which is returned."""
@@ -182,6 +194,8 @@ class NativeStage(Stage):
         self.before_publishing()
         for directory, mtime_ns in self._times.items():
             os.utime(self.view.directories.fd(directory), ns=(mtime_ns, mtime_ns))
+        if self.flusher is not None:
+            self.flusher.finish()
         self.view.close_view()
         self._publish(layer, sum(self._brought.values()))
         self._done = True

@@ -49,14 +49,33 @@ class NativeDriver(NativeShelf):
             view,
             lambda layer, apparent: self.seal(workspace, layer, parent, apparent),
             workspace.throw_away,
+            durable=self.durable,
         )
+
+    def lay(self, home: str, parent: str | None) -> None:
+        """Make the tree in ``home`` what a layer or container on ``parent`` starts as."""
+        if parent is None:
+            lay_empty_tree(home, self.hosting, self.view_class)
+            return
+        below = os.path.join(self.root, PLACES[Held.LAYER], parent)
+        make_directory(os.path.join(home, ROOTFS))
+        self.clone(below, home, self.item(parent, Held.LAYER), still=True)
+        view = self.view_class(below, self.hosting, "sealed")
+        try:
+            view.sidecar.copy_to(os.path.join(home, SIDECAR))
+        finally:
+            view.close_view()
+
+    def clear(self, place: str, name: str) -> None:
+        """Remove the home ``name`` in ``place``, which nobody sees (any more)."""
+        remove_directory(place, name)
 
     # -- making ---------------------------------------------------------------------------------
 
     def stage(self, parent: str | None) -> Stage:
         workspace = self._begin(parent)
         try:
-            self._lay(workspace.home, parent)
+            self.lay(workspace.home, parent)
             view = self.view_class(workspace.home, self.hosting, "bulk")
             return self.make_stage(view, workspace, parent)
         except BaseException:
@@ -66,7 +85,7 @@ class NativeDriver(NativeShelf):
     def prepare(self, container: str, parent: str | None) -> None:
         self.free(container)
         with self._begin(parent) as workspace:
-            self._lay(workspace.home, parent)
+            self.lay(workspace.home, parent)
             self._publish_container(workspace, container, parent)
 
     def fork(self, container: str, new: str) -> None:
@@ -100,20 +119,7 @@ class NativeDriver(NativeShelf):
             except BaseException:
                 held.release()
                 raise
-        return Workspace(self.root, self.locks, held)
-
-    def _lay(self, home: str, parent: str | None) -> None:
-        if parent is None:
-            lay_empty_tree(home, self.hosting, self.view_class)
-            return
-        below = os.path.join(self.root, PLACES[Held.LAYER], parent)
-        make_directory(os.path.join(home, ROOTFS))
-        self.clone(below, home, self.item(parent, Held.LAYER), still=True)
-        view = self.view_class(below, self.hosting, "sealed")
-        try:
-            view.sidecar.copy_to(os.path.join(home, SIDECAR))
-        finally:
-            view.close_view()
+        return Workspace(self.root, self.locks, held, self.clear)
 
     def _publish_container(self, workspace: Workspace, id: str, parent: str | None) -> None:
         if not self._publish(workspace, Item(id=id, held=Held.CONTAINER, parent=parent), 0):
@@ -141,7 +147,7 @@ class NativeDriver(NativeShelf):
                 raise
         if self.durable:
             sync_directory(os.path.dirname(home))
-        self.touch()
+        self.touch(item)
         return True
 
     def _mark(self, parent: str, child: str) -> None:
@@ -175,8 +181,8 @@ class NativeDriver(NativeShelf):
         if self.durable:
             sync_directory(os.path.dirname(self.home(item)))
         self._unmark(item)
-        remove_directory(os.path.join(self.root, "trash"), key)
-        self.touch()
+        self.clear(os.path.join(self.root, "trash"), key)
+        self.touch(item)
 
     def _refuse_if_needed(self, layer: str) -> None:
         for child in self._marks(layer):
@@ -203,10 +209,10 @@ class NativeDriver(NativeShelf):
             lock = self.locks.attempt(f"staging:{key}")
             if lock is not None:
                 with lock:
-                    remove_directory(staging, key)
+                    self.clear(staging, key)
         trash = os.path.join(self.root, "trash")
         for key in os.listdir(trash):
-            remove_directory(trash, key)
+            self.clear(trash, key)
         children = os.path.join(self.root, "children")
         for layer in os.listdir(children):
             if self.exists(Held.LAYER, layer):

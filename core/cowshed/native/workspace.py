@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import TracebackType
 
 from ..locking import Lock, LockFile
@@ -16,9 +17,17 @@ from .view import ROOTFS, NativeView
 
 
 class Workspace:
-    """``staging/RANDOM``, locked. ``parent`` is a lock to hold as long."""
+    """``staging/RANDOM``, locked. ``parent`` is a lock to hold as long. ``remove`` is called with
+    a directory and the name of a directory in it."""
 
-    def __init__(self, root: str, locks: LockFile, parent: Lock | None) -> None:
+    def __init__(
+        self,
+        root: str,
+        locks: LockFile,
+        parent: Lock | None,
+        remove: Callable[[str, str], object] = remove_directory,
+    ) -> None:
+        self._remove = remove
         self._staging = os.path.join(root, "staging")
         self._key = os.urandom(16).hex()
         self._parent = parent
@@ -42,7 +51,7 @@ class Workspace:
     def throw_away(self) -> None:
         """Remove what is left (nothing, once it was published) and unlock. Twice is fine."""
         try:
-            remove_directory(self._staging, self._key)
+            self._remove(self._staging, self._key)
         finally:
             self._release()
 

@@ -63,9 +63,9 @@ class HardlinkFarm(NativeDriver):
         return FarmStage(
             view,
             self._objects,
-            self.durable,
             lambda layer, apparent: self.seal(workspace, layer, parent, apparent),
             workspace.throw_away,
+            durable=self.durable,
         )
 
     def clone(self, source: str, target: str, item: Item, *, still: bool) -> None:
@@ -82,7 +82,7 @@ class HardlinkFarm(NativeDriver):
         finally:
             view.close_view()
 
-    def usage_stamp(self) -> int:
+    def usage_stamp(self, item: Item) -> int:
         """A container made or removed changes what a layer alone holds."""
         try:
             return os.stat(os.path.join(self.root, "generation")).st_mtime_ns

@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from cowshed.entry import Entry, Kind
 from cowshed.native.attributes import declare
-from cowshed.native.flushing import Flusher
 from cowshed.native.sidecar import Record
 from cowshed.native.stage import NativeStage, Publish, create
 from cowshed.native.syscalls import syncfs, write_sparse
@@ -32,15 +31,14 @@ class FarmStage(NativeStage):
         self,
         view: FarmView,
         objects: Objects,
-        durable: bool,
         publish: Publish,
         throw_away: Callable[[], None],
+        *,
+        durable: bool,
     ) -> None:
-        super().__init__(view, publish, throw_away)
+        super().__init__(view, publish, throw_away, durable=durable)
         self.view = view
         self._objects = objects
-        self._durable = durable
-        self._flusher = Flusher(view.directories.root)
         #: Files new to the farm, both ways round.
         self._path_of: dict[str, str] = {}
         self._key_of: dict[str, str] = {}
@@ -82,8 +80,8 @@ class FarmStage(NativeStage):
                     return
         finally:
             os.close(descriptor)
-        if self._durable:
-            self._flusher.wrote(entry.size)
+        if self.flusher is not None:
+            self.flusher.wrote(entry.size)
         self._path_of[key] = entry.path
         self._key_of[entry.path] = key
 
@@ -139,8 +137,8 @@ class FarmStage(NativeStage):
             del self._path_of[key]
 
     def before_publishing(self) -> None:
-        if self._durable:
-            self._flusher.finish()
+        if self.flusher is not None:
+            self.flusher.finish()
             syncfs(self.view.directories.root)
         groups = self.view.sidecar.groups()
         for path, key in self._key_of.items():
