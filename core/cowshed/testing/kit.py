@@ -40,6 +40,7 @@ class Store:
         self.durable = durable
         self._open_driver = open_driver
         self._opened: list[Driver] = []
+        self._reader: Driver | None = None
         self.driver = self.another()
         #: What every layer must look like, by ID: known to the test, never asked of the driver.
         self.layers: dict[str, Picture] = {}
@@ -58,6 +59,7 @@ class Store:
 
     def close(self) -> None:
         """Close every driver object."""
+        self._reader = None
         while self._opened:
             self._opened.pop().close()
 
@@ -88,8 +90,11 @@ class Store:
         return self.driver.tree(container, writable=True)
 
     def look(self, id: str) -> Picture:
-        """Return what ``id`` shows now."""
-        return look_at(self.driver, id)
+        """Return what ``id`` shows now, to a driver object that wrote nothing: what only the
+        writer's memory holds isn't there."""
+        if self._reader is None:
+            self._reader = self.another()
+        return look_at(self._reader, id)
 
     def changes(self, container: str) -> list[str]:
         """Return the changes as ``["C etc", "A etc/new"]``."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import stat as stat_module
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 
@@ -242,9 +244,49 @@ def _see(tree: Tree, listed: Entry, path: str) -> Seen:
 
 
 def look_at(driver: Driver, id: str) -> Picture:
-    """Return what layer or container ``id`` shows to whoever opens it now."""
+    """Return what layer or container ``id`` shows to whoever opens it now, natively too."""
     with driver.tree(id) as tree:
-        return look(tree)
+        picture = look(tree)
+        if tree.path is not None:
+            look_natively(tree.path, picture)
+        return picture
+
+
+def look_natively(root: str, picture: Picture) -> None:
+    """Fail unless directory ``root`` shows the names, contents and targets of ``picture``.
+
+    Owners, modes, devices and xattrs are left out: without privilege only the tree has them.
+    """
+    todo = [""]
+    seen = {""}
+    while todo:
+        here = todo.pop()
+        for name in os.listdir(f"{root}/{here}"):
+            path = join(here, name)
+            native = f"{root}/{path}"
+            status = os.lstat(native)
+            if stat_module.S_ISSOCK(status.st_mode):
+                continue  # no image holds one
+            seen.add(path)
+            want = picture.get(path)
+            assert want is not None, f"{path!r} is in the native path, but not in the tree"
+            if stat_module.S_ISDIR(status.st_mode):
+                assert want.kind is Kind.DIRECTORY, f"{path!r} is natively a directory"
+                if len(os.fsencode(native)) < _LONGEST_NATIVE:
+                    todo.append(path)
+                else:
+                    seen |= {other for other in picture if other.startswith(f"{path}/")}
+            elif want.kind is Kind.SYMLINK:
+                assert os.readlink(native) == want.target, f"{path!r} points elsewhere natively"
+            elif want.kind is Kind.FILE:
+                with open(native, "rb") as content:
+                    assert digest(content.read()) == want.digest, f"{path!r} differs natively"
+    missing = sorted(picture.keys() - seen)
+    assert not missing, f"{missing[0]!r} is in the tree, but not in the native path"
+
+
+#: So that the names in a directory of that length still fit into PATH_MAX.
+_LONGEST_NATIVE = 3800
 
 
 # -- comparing --------------------------------------------------------------------------------
