@@ -26,7 +26,7 @@ from .errors import (
     NotFoundError,
 )
 from .oci import MAX_DOCUMENT, Descriptor, Digest
-from .partials import Partials, allocated, storing, sync_directory
+from .partials import Claim, Partials, allocated, storing, sync_directory
 
 _PIECE = 1 << 20
 #: A transfer that broke off a week ago is no longer worth its space.
@@ -117,8 +117,13 @@ class BlobStore:
             for name in names
         )
 
-    def sweep(self, keep: Container[str], partial_age: float = PARTIAL_AGE) -> int:
-        """Remove all blobs but ``keep``, and what dead or old transfers left.
+    def sweep(
+        self,
+        keep: Container[str],
+        partial_age: float = PARTIAL_AGE,
+        partial_bytes: int | None = None,
+    ) -> int:
+        """Remove all blobs but ``keep``, and what dead or old transfers left; see ``Partials``.
 
         Returns the bytes freed. Who brings blobs in at the same time has to have them in ``keep``.
         """
@@ -130,20 +135,35 @@ class BlobStore:
                 with contextlib.suppress(FileNotFoundError), storing():
                     path.unlink()
                     freed += size
-        return freed + self.partials.sweep(partial_age)
+        return freed + self.partials.sweep(partial_age, partial_bytes)
+
+    def adopt(self, claim: Claim, digest: str) -> None:
+        """Make a whole partial file, which the caller has verified, a blob."""
+        if self.durable:
+            with storing():
+                os.fsync(claim.descriptor)
+        path = self._room_for(digest)
+        claim.move(path)
+        if self.durable:
+            sync_directory(path.parent)
 
     def publish(self, partial: Path, digest: str) -> None:
         """Move a complete, synced partial file to its place. Internal to this module."""
-        path = self.path(digest)
+        path = self._room_for(digest)
         with storing():
-            if not path.parent.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if self.durable:
-                    sync_directory(path.parent.parent)
             # Over an existing blob, too: what was just verified replaces what might be damaged.
             partial.replace(path)
             if self.durable:
                 sync_directory(path.parent)
+
+    def _room_for(self, digest: str) -> Path:
+        path = self.path(digest)
+        if not path.parent.is_dir():
+            with storing():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if self.durable:
+                    sync_directory(path.parent.parent)
+        return path
 
 
 class BlobWriter:

@@ -58,6 +58,14 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(_text(part) for part in cast("list[object]", value))
 
 
+def _count(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("must be a whole number from 0")
+    return value
+
+
 def _durability(value: object) -> str:
     if value not in ("full", "none"):
         raise ValueError('must be "full" or "none"')
@@ -92,6 +100,12 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "keep_blobs": Setting(
         _boolean, False, "COWSHED_KEEP_BLOBS", "keep compressed layers as they came"
+    ),
+    "partial_days": Setting(
+        _count, 7, "COWSHED_PARTIAL_DAYS", "days that a broken download is kept to be resumed"
+    ),
+    "partial_bytes": Setting(
+        _count, 10_000_000_000, "COWSHED_PARTIAL_BYTES", "bytes that broken downloads may take"
     ),
     "platform": Setting(_text, None, "COWSHED_PLATFORM", "os/architecture[/variant] to import"),
     "plugins": Setting(_names, (), "COWSHED_PLUGINS", "modules to load as plugins"),

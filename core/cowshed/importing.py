@@ -15,17 +15,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import attrs
 
-from .errors import ConfigError, CowshedError, DigestMismatchError, DriverError, NoSpaceError
+from .errors import (
+    ArchiveError,
+    ConfigError,
+    CowshedError,
+    DigestMismatchError,
+    DriverError,
+    LimitExceededError,
+    NoSpaceError,
+)
 from .lease import Lease
 from .oci import ImageConfig, chain_ids, digest_bytes, new_config
 from .records import ImageRecord, LayerRecord
 
 if TYPE_CHECKING:
+    from .archive import HashingReader
     from .blobs import BlobWriter
     from .shed import Shed
     from .transport import SourceImage, SourceLayer
@@ -35,7 +44,8 @@ if TYPE_CHECKING:
 class LayerEvent:
     """News of one layer while an image is imported."""
 
-    #: ``exists``, ``reading``, ``done``.
+    #: ``fetching`` (from another thread, for sources that are far away), ``fetched``, ``exists``,
+    #: ``reading``, ``done``.
     state: str
     #: Diff ID where known, otherwise the blob's digest.
     layer: str
@@ -62,6 +72,9 @@ class Imported:
     #: How many of them the shed had already.
     existing: int
     bytes_read: int
+    #: Bytes of layers that came from a source far away, of how many they have together.
+    received: int = 0
+    total: int = 0
 
 
 class Importer:
@@ -140,12 +153,43 @@ class Importer:
                 self._tell("reading", layer, index, count, read=done)
 
             progress(0)
-            read = _LayerReader(shed, layer, progress)
-            stack.callback(read.close)
-            record = self.store(lease, read.open, chain, parent, layer.diff_id or "", read.verify)
-            self.bytes_read += read.count
-        self._tell("done", layer, index, count, read=read.count, size=record.size)
+            record, read = self._read(lease, layer, chain, parent, progress)
+            self.bytes_read += read
+        self._tell("done", layer, index, count, read=read, size=record.size)
         return record
+
+    def _read(
+        self,
+        lease: Lease,
+        layer: SourceLayer,
+        chain: str,
+        parent: str,
+        progress: Callable[[int], None],
+    ) -> tuple[LayerRecord, int]:
+        """Make the layer of the source's bytes; return how many those were.
+
+        Damage is the digest's to report: it names the blob, and what an earlier transfer left is
+        fetched once more.
+        """
+        while True:
+            with closing(_LayerReader(self._shed, layer, progress)) as read:
+                try:
+                    record = self.store(
+                        lease, read.open, chain, parent, layer.diff_id or "", read.verify
+                    )
+                except LimitExceededError:
+                    raise
+                except (ArchiveError, DigestMismatchError):
+                    if layer.descriptor is None:
+                        raise
+                    try:
+                        read.verify()
+                    except DigestMismatchError:
+                        if not read.again:
+                            raise
+                        continue
+                    raise
+                return record, read.count
 
     def _known(self, lease: Lease, chain: str) -> LayerRecord | None:
         """Hold the layer if the driver has it."""
@@ -249,6 +293,21 @@ class Importer:
         manifest = shed.blobs.put(source.manifest.raw) if source.manifest is not None else ""
         shed.blobs.put(config.raw)
         return add_image(shed, lease, config, names, chains, diff_ids, size, self._driver, manifest)
+
+    def tell_fetched(
+        self, layer: SourceLayer, index: int, count: int, done: int, complete: bool
+    ) -> None:
+        """Pass on how far a layer's transfer is; called from the threads that fetch."""
+        self._tell("fetched" if complete else "fetching", layer, index, count, read=done)
+
+    def wants(self, source: SourceImage, index: int) -> bool:
+        """Say whether a layer has to come from the source, as far as the shed knows."""
+        assert source.config is not None
+        chain = chain_ids(source.config.diff_ids[: index + 1])[-1].removeprefix("sha256:")
+        with self._shed.catalog.read() as transaction:
+            if transaction.layer(self._driver, chain) is not None:
+                return False
+        return self._shed.layer_with_diff_id(source.config.diff_ids[index]) is None
 
     def _tell(
         self,
@@ -374,7 +433,12 @@ class _LayerReader:
         self._layer = layer
         self._progress = progress
         self._close = ExitStack()
+        self._raw: HashingReader | None = None
+        self._keep: BlobWriter | None = None
+        self._problem: DigestMismatchError | None = None
         self.count = 0
+        #: After ``verify`` found other bytes than promised: whether the next ones may be right.
+        self.again = False
 
     def open(self) -> BinaryIO:
         """Open the uncompressed tar; ``verify`` or ``close`` ends it."""
@@ -382,12 +446,16 @@ class _LayerReader:
 
         layer = self._layer
         source = self._close.enter_context(layer.open())
-        self._keep: BlobWriter | None = None
-        if layer.descriptor is not None and self._shed.config["keep_blobs"]:
+        if (
+            layer.descriptor is not None
+            and layer.settle is None
+            and self._shed.config["keep_blobs"]
+        ):
             self._keep = self._close.enter_context(self._shed.blobs.writer(layer.descriptor))
             self._keep.restart()
         watched = cast(BinaryIO, _Watched(source, self._progress, self._keep))
-        self._raw = HashingReader(watched)
+        digest = "sha256:" if layer.descriptor is None else layer.descriptor.digest
+        self._raw = HashingReader(watched, digest.partition(":")[0])
         return decompressor(cast(BinaryIO, self._raw), layer.compression, limits=self._shed.limits)
 
     def verify(self) -> None:
@@ -396,20 +464,32 @@ class _LayerReader:
         Raises:
             DigestMismatchError: it isn't what was promised.
         """
-        self._raw.drain()
-        self.count = self._raw.size
-        descriptor = self._layer.descriptor
-        if descriptor is not None:
-            if self.count != descriptor.size:
-                raise DigestMismatchError(
-                    f"size of layer {descriptor.digest}",
-                    f"{descriptor.size:,} bytes",
-                    f"{self.count:,} bytes",
-                )
-            if self._raw.digest != descriptor.digest:
-                raise DigestMismatchError("layer", descriptor.digest, self._raw.digest)
+        if self._raw is not None:
+            self._raw.drain()
+            self.count = self._raw.size
+            self._problem = self._judged(self._raw)
+            if self._layer.settle is not None:
+                self.again = self._layer.settle(self._problem is None) and self._problem is not None
+            self._raw = None
+        if self._problem is not None:
+            raise self._problem
         if self._keep is not None:
             self._keep.commit()
+            self._keep = None
+
+    def _judged(self, raw: HashingReader) -> DigestMismatchError | None:
+        descriptor = self._layer.descriptor
+        if descriptor is None:
+            return None
+        if self.count != descriptor.size:
+            return DigestMismatchError(
+                f"size of layer {descriptor.digest}",
+                f"{descriptor.size:,} bytes",
+                f"{self.count:,} bytes",
+            )
+        if raw.digest != descriptor.digest:
+            return DigestMismatchError("layer", descriptor.digest, raw.digest)
+        return None
 
     def close(self) -> None:
         """Let go of the source. Closing twice is fine."""

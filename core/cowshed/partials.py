@@ -1,7 +1,8 @@
 """Partial files: blobs on their way in, each held by whoever writes it.
 
 The writer holds flock(2) on the file itself, which vanishes with the process: a partial file
-without a holder is a broken transfer, to be resumed or swept.
+without a holder is a broken transfer, to be resumed or swept. A file that is whole but not unpacked
+yet is held shared by those who read it; whoever is done with it removes its name, never its bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,39 @@ from collections.abc import Generator
 from pathlib import Path
 
 from .errors import NoSpaceError, ReadOnlyError
+
+
+class Claim:
+    """A partial file in somebody's hands."""
+
+    def __init__(self, descriptor: int, path: Path, *, whole: bool) -> None:
+        self.descriptor = descriptor
+        self._path = path
+        #: It has all its bytes and others may read it, too; otherwise it is the holder's alone.
+        self.whole = whole
+
+    def share(self) -> None:
+        """Let others read it: everything is written."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+        self.whole = True
+
+    def remove(self) -> None:
+        """Take its name away, if it still has it; who reads it can go on."""
+        with contextlib.suppress(FileNotFoundError), storing():
+            if os.path.samestat(os.fstat(self.descriptor), self._path.lstat()):
+                self._path.unlink()
+
+    def move(self, target: Path) -> None:
+        """Give it another name, unless another reader has."""
+        with contextlib.suppress(FileNotFoundError), storing():
+            if os.path.samestat(os.fstat(self.descriptor), self._path.lstat()):
+                self._path.replace(target)
+
+    def close(self) -> None:
+        """Let go. Twice is fine."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class Partials:
@@ -40,22 +74,59 @@ class Partials:
                 if descriptor is not None:
                     return descriptor, path
 
-    def sweep(self, age: float) -> int:
-        """Remove what nobody can or will resume; return the bytes freed."""
-        freed = 0
+    def claim(self, name: str, size: int) -> Claim | None:
+        """Take the file ``name``: to write it, or to read it where it has all ``size`` bytes.
+
+        None: somebody is writing it just now.
+        """
+        path = self._directory / name
+        with storing():
+            descriptor = self._make(path)
+            if descriptor is not None:
+                return Claim(descriptor, path, whole=False)
+            descriptor = _lock(path, create=False, shared=True)
+        if descriptor is None:
+            return None
+        if os.fstat(descriptor).st_size != size:
+            os.close(descriptor)
+            return None
+        return Claim(descriptor, path, whole=True)
+
+    def usage(self) -> int:
+        """Return all bytes on disk (allocated)."""
+        with contextlib.suppress(FileNotFoundError):
+            return sum(allocated(self._directory / name) for name in os.listdir(self._directory))
+        return 0
+
+    def sweep(self, age: float, budget: int | None = None) -> int:
+        """Remove what nobody can or will resume; return the bytes freed.
+
+        What nobody has touched for ``age`` seconds goes, then the oldest until the rest takes no
+        more than ``budget`` bytes. What is held stays.
+        """
+        found: list[tuple[float, str, int]] = []
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._directory):
-                freed += self._sweep(name, age)
+                with contextlib.suppress(FileNotFoundError):
+                    status = (self._directory / name).lstat()
+                    found.append((status.st_mtime, name, status.st_blocks * 512))
+        freed = 0
+        left = sum(size for _, _, size in found)
+        oldest = time.time() - age
+        for touched, name, size in sorted(found):
+            fresh = "." in name  # which nobody resumes
+            if fresh or touched <= oldest or (budget is not None and left > budget):
+                gone = self._remove(name)
+                freed += gone
+                left -= size if gone else 0
         return freed
 
-    def _sweep(self, name: str, age: float) -> int:
+    def _remove(self, name: str) -> int:
         descriptor = _lock(self._directory / name, create=False)
         if descriptor is None:
             return 0
         try:
             status = os.fstat(descriptor)
-            if "." not in name and time.time() - status.st_mtime < age:
-                return 0
             with storing():
                 (self._directory / name).unlink()
             return status.st_blocks * 512
@@ -98,7 +169,7 @@ def storing() -> Generator[None]:
         raise
 
 
-def _lock(path: Path, *, create: bool) -> int | None:
+def _lock(path: Path, *, create: bool, shared: bool = False) -> int | None:
     """Open and flock a partial file; None if another holds it, or it is just going away."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     try:
@@ -106,7 +177,7 @@ def _lock(path: Path, *, create: bool) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         # Between open and flock its holder may have published or removed it.
         if os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False)):
             return descriptor

@@ -463,6 +463,11 @@ class Shed:
 
         return limits_from(self.config)
 
+    @property
+    def partial_limits(self) -> tuple[float, int]:
+        """Seconds and bytes that broken transfers may be kept for and take."""
+        return self.config["partial_days"] * 86400.0, self.config["partial_bytes"]
+
     def kept_layer_blobs(self, manifest: str) -> list[str]:
         """Return the digests of the layers that a kept manifest names."""
         from .oci import Manifest
@@ -520,9 +525,9 @@ class Shed:
 
     def disk_usage(self) -> int:
         """Return all bytes allocated below the shed's directory."""
-        from .accounts import allocated
+        from .accounts import whole
 
-        return allocated(self.home.root)
+        return whole(self)
 
     @property
     def root(self) -> Path:

@@ -193,7 +193,7 @@ def _sweep_files(shed: Shed) -> int:
     with lock:
         blobs, diff_ids = files_needed(shed)
         removed = sum(1 for digest in shed.blobs.iter() if digest not in blobs)
-        shed.blobs.sweep(blobs)
+        shed.blobs.sweep(blobs, *shed.partial_limits)
         shed.recipes.sweep(diff_ids)
         for path in shed.home.temporary.iterdir():
             if path.is_dir() and not path.is_symlink():

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import attrs
+
 from .errors import CowshedError, NotFoundError, UsageError
 from .importing import Imported, Importer, Listener
 from .lease import Lease
 from .names import image_name
 from .oci import Platform
-from .transport import SavedImage, SavedLayer, Transport, split_reference
+from .transport import SavedImage, SavedLayer, SourceImage, Transport, split_reference
 
 if TYPE_CHECKING:
     from .image import Image
@@ -43,8 +45,36 @@ def import_from(
             )
         for image in found:
             names = (name,) if name is not None else _valid_names(image.names)
-            imported.append(Importer(shed, driver, listener).run(image, names))
+            imported.append(_bring(shed, Importer(shed, driver, listener), image, names))
     return imported
+
+
+def _bring(shed: Shed, importer: Importer, image: SourceImage, names: Sequence[str]) -> Imported:
+    """Import one image, its layers fetched ahead where they come from far away."""
+    if image.config is None or all(layer.open_at is None for layer in image.layers):
+        return importer.run(image, names)
+    from .fetching import Fetcher
+
+    image.config.check_layers(len(image.layers))
+    blobs = shed.blobs
+    blobs.partials.sweep(*shed.partial_limits)
+
+    def told(index: int, done: int, complete: bool) -> None:
+        importer.tell_fetched(image.layers[index], index, len(image.layers), done, complete)
+
+    with Fetcher(
+        image,
+        blobs,
+        lambda index: importer.wants(image, index),
+        keep=shed.config["keep_blobs"],
+        told=told,
+    ) as fetcher:
+        done = importer.run(fetcher.image, names)
+    return attrs.evolve(
+        done,
+        received=fetcher.received,
+        total=sum(layer.descriptor.size for layer in image.layers if layer.descriptor),
+    )
 
 
 def _valid_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -33,6 +33,9 @@ class SourceLayer:
     #: Opens the raw bytes from an offset on, from any thread: for sources that are far away, whose
     #: layers are fetched several at once, and go on where an earlier transfer broke off.
     open_at: Callable[[int], BinaryIO] | None = None
+    #: Is told whether the raw bytes, once they have been read, were right. After wrong ones it
+    #: returns whether reading them again may give others. Such a layer sees itself to keeping them.
+    settle: Callable[[bool], bool] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -35,9 +35,9 @@ _SENTINEL = _ZSTD_MAGIC + b"\x60\x00\x0f" + (4096 << 3 | 0b011).to_bytes(3, "lit
 class HashingReader(io.BufferedIOBase):
     """Read through, counting and hashing: the digest of a blob while it is being used."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, algorithm: str = "sha256") -> None:
         self._raw = raw
-        self._hasher = hashlib.sha256()
+        self._hasher = hashlib.new(algorithm)
         self.size = 0
 
     def readable(self) -> bool:
@@ -60,7 +60,7 @@ class HashingReader(io.BufferedIOBase):
     @property
     def digest(self) -> str:
         """``sha256:…`` of what was read so far."""
-        return f"sha256:{self._hasher.hexdigest()}"
+        return f"{self._hasher.name}:{self._hasher.hexdigest()}"
 
 
 class _Counted:

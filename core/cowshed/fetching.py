@@ -1,0 +1,368 @@
+"""Fetching: layers of a far source, brought here several at once while they are unpacked.
+
+Each layer's raw bytes go into a partial file of the blob store, and whoever unpacks it reads them
+from there, right behind the writer. So memory stays bounded whatever is slower, a broken or killed
+transfer goes on where it broke, in this run or another, and of two processes that want one blob
+the second waits and reads what the first has brought.
+
+Nothing here is verified: that is the importer's, who reads every byte, and then says whether it was
+right (``SourceLayer.settle``). What was right stays until the image is complete, so that a failure
+in its last layer doesn't cost the others.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import attrs
+
+from .errors import NotFoundError, SourceError
+from .oci import Descriptor
+from .partials import Claim, storing
+
+if TYPE_CHECKING:
+    from .blobs import BlobStore
+    from .transport import SourceImage, SourceLayer
+
+#: Transfers at once. One connection seldom fills a line, and unpacking keeps up with no more.
+PARALLEL = 4
+_PIECE = 256 << 10
+_BUFFER = 1 << 20
+#: Between two looks at a file that another process is writing.
+_LOOK = 0.05
+_TELL = 0.1
+
+#: Told of a layer's position, the bytes of it that are here and whether it is complete.
+Told = Callable[[int, int, bool], None]
+
+
+class Fetcher:
+    """The layers of one image on their way; a context that stops them.
+
+    ``wanted`` says of a layer by its position whether it still has to be fetched: others may bring
+    it meanwhile.
+    """
+
+    def __init__(
+        self,
+        image: SourceImage,
+        blobs: BlobStore,
+        wanted: Callable[[int], bool],
+        *,
+        keep: bool = False,
+        told: Told = lambda index, done, complete: None,
+        parallel: int = PARALLEL,
+    ) -> None:
+        self._blobs = blobs
+        self._keep = keep
+        self._transfers: dict[str, _Transfer] = {}
+        layers: list[SourceLayer] = []
+        for index, layer in enumerate(image.layers):
+            if layer.open_at is None or layer.descriptor is None:
+                layers.append(layer)
+                continue
+            digest = layer.descriptor.digest
+            if digest not in self._transfers:
+                self._transfers[digest] = _Transfer(
+                    layer.descriptor, layer.open_at, blobs, wanted, index, told
+                )
+            layers.append(self._wrapped(layer, self._transfers[digest]))
+        #: The image with layers that are read from here.
+        self.image = attrs.evolve(image, layers=tuple(layers))
+        self._waiting = list(self._transfers.values())
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"cowshed-fetch-{number}", daemon=True)
+            for number in range(min(parallel, len(self._waiting)))
+        ]
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the source."""
+        return sum(transfer.received for transfer in self._transfers.values())
+
+    def __enter__(self) -> Fetcher:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._waiting.clear()
+        for transfer in self._transfers.values():
+            transfer.stop()
+        for thread in self._threads:
+            thread.join(5)  # a read that waits for the network was shut down
+        for transfer in self._transfers.values():
+            transfer.close(done=kind is None)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return
+                transfer = self._waiting.pop(0)
+            transfer.run()
+
+    def _wrapped(self, layer: SourceLayer, transfer: _Transfer) -> SourceLayer:
+        def settle(good: bool) -> bool:
+            if not good:
+                return transfer.discard()
+            if self._keep:
+                transfer.keep()
+            return True
+
+        def open_() -> BinaryIO:
+            self._hurry(transfer)
+            return transfer.open()
+
+        return attrs.evolve(layer, open=open_, settle=settle)
+
+    def _hurry(self, transfer: _Transfer) -> None:
+        """Fetch a layer that somebody is about to read, whatever ``wanted`` said of it."""
+        with self._lock:
+            waiting = transfer in self._waiting
+            if waiting:
+                self._waiting.remove(transfer)
+        if transfer.demand() or waiting:
+            thread = threading.Thread(target=transfer.run, name="cowshed-fetch-now", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+
+class _Transfer:
+    """One blob on its way into its partial file."""
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        open_at: Callable[[int], BinaryIO],
+        blobs: BlobStore,
+        wanted: Callable[[int], bool],
+        index: int,
+        told: Told,
+    ) -> None:
+        self._descriptor = descriptor
+        self._open_at = open_at
+        self._blobs = blobs
+        self._wanted = wanted
+        self._index = index
+        self._told = told
+        self._changed = threading.Condition()
+        self._claim: Claim | None = None
+        self._source: BinaryIO | None = None
+        self._error: BaseException | None = None
+        self._state = "waiting"
+        self._demanded = False
+        self._stopped = False
+        self._closed = False
+        #: The blob is in the store: it was kept when another driver's layer was made of it.
+        self._stored = False
+        #: Bytes in the file.
+        self.available = 0
+        self.received = 0
+        #: Bytes that an earlier run or another process left.
+        self._earlier = 0
+
+    # -- the fetching thread ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Bring the blob here, unless it is here or nobody needs it any more."""
+        state = "failed"
+        try:
+            state = self._bring()
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+            claim = None
+            if self._closed and self._claim is not None:  # nobody waited for this thread
+                claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.close()
+        elif state == "complete":
+            self._told(self._index, self.available, True)
+
+    def _bring(self) -> str:
+        with self._changed:
+            self._state = "running"
+        if self._blobs.has(self._descriptor.digest):
+            self.available = self._descriptor.size
+            self._stored = True
+            return "complete"
+        claim = self._claimed()
+        if claim is None:
+            return "idle"
+        size = self._descriptor.size
+        here = size if claim.whole else os.fstat(claim.descriptor).st_size
+        if here > size:
+            os.ftruncate(claim.descriptor, 0)
+            here = 0
+        with self._changed:
+            self._claim = claim
+            self._earlier = self.available = here
+            self._changed.notify_all()
+        if not claim.whole:
+            if here < size:
+                self._receive(claim, here)
+            claim.share()
+        return "complete"
+
+    def _claimed(self) -> Claim | None:
+        """Wait for whoever is bringing the same blob; None: it isn't needed any more."""
+        name = self._descriptor.digest.partition(":")[2]
+        while True:
+            if self._stopped:
+                raise SourceError("the import was given up")
+            if not self._demanded and not self._wanted(self._index):
+                return None
+            claim = self._blobs.partials.claim(name, self._descriptor.size)
+            if claim is None:
+                time.sleep(_LOOK)
+                continue
+            fresh = not claim.whole and os.fstat(claim.descriptor).st_size == 0
+            # Whoever brought it may have unpacked it since we looked.
+            if fresh and not self._demanded and not self._wanted(self._index):
+                claim.remove()
+                claim.close()
+                return None
+            return claim
+
+    def _receive(self, claim: Claim, offset: int) -> None:
+        size = self._descriptor.size
+        next_word = 0.0
+        source = self._source = self._open_at(offset)
+        with source:
+            while data := source.read(_PIECE):
+                if self._stopped:
+                    raise SourceError("the import was given up")
+                # More than was promised is the reader's to refuse; one byte shows it.
+                at = self.available
+                rest = memoryview(data)[: size + 1 - at]
+                with storing():
+                    while rest:
+                        count = os.pwrite(claim.descriptor, rest, at)
+                        at += count
+                        rest = rest[count:]
+                with self._changed:
+                    self.received += len(data)
+                    self.available = at
+                    self._changed.notify_all()
+                now = time.monotonic()
+                if now >= next_word:
+                    next_word = now + _TELL
+                    self._told(self._index, self.available, False)
+                if self.available > size:
+                    return
+
+    # -- the reader ---------------------------------------------------------------------------
+
+    def demand(self) -> bool:
+        """Ask for the blob in any case; return whether it has to be run for that once more."""
+        with self._changed:
+            self._demanded = True
+            while self._state == "running" and self._claim is None:
+                self._changed.wait(_LOOK)
+            if self._state == "idle":
+                self._state = "waiting"
+                return True
+            return False
+
+    def open(self) -> BinaryIO:
+        """Return the blob's bytes from the first on, as they come."""
+        if self._stored:
+            return self._blobs.open(self._descriptor.digest)
+        return io.BufferedReader(_Behind(self), _BUFFER)
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Read what is here at ``offset``; wait for it if it is still to come."""
+        with self._changed:
+            while self.available <= offset and self._state in ("waiting", "running"):
+                self._changed.wait(1)
+            available, error, claim = self.available, self._error, self._claim
+        if available > offset and claim is not None:
+            return os.preadv(claim.descriptor, [view[: available - offset]], offset)
+        if error is not None:
+            raise error
+        return 0
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """Make the blob, which was right, one of the store's own."""
+        if self._claim is not None and not self._blobs.has(self._descriptor.digest):
+            self._blobs.adopt(self._claim, self._descriptor.digest)
+
+    def discard(self) -> bool:
+        """Throw the bytes away, which were wrong; return whether others may come.
+
+        They may where a part of these was left by an earlier run.
+        """
+        with self._changed:
+            claim, self._claim = self._claim, None
+            again = (self._earlier > 0 or self._stored) and not self._stopped
+            self._state = "idle"
+            self._error = None
+            self.available = self._earlier = 0
+            stored, self._stored = self._stored, False
+        if stored:
+            with suppress(NotFoundError):
+                self._blobs.delete(self._descriptor.digest)
+        if claim is not None:
+            claim.remove()
+            claim.close()
+        return again
+
+    def stop(self) -> None:
+        """Make the fetching thread end soon."""
+        self._stopped = True
+        source = self._source
+        if source is not None:
+            with suppress(OSError, ValueError):
+                source.close()
+
+    def close(self, *, done: bool) -> None:
+        """Let go; ``done``: the blob isn't needed again."""
+        with self._changed:
+            self._closed = True
+            claim = self._claim
+            running = self._state == "running"
+            if not running:
+                self._claim = None
+        if claim is None:
+            return
+        if done or not os.fstat(claim.descriptor).st_size:
+            claim.remove()
+        if not running:  # else its thread may be writing
+            claim.close()
+
+
+class _Behind(io.RawIOBase):
+    """A file that is read while it grows."""
+
+    def __init__(self, transfer: _Transfer) -> None:
+        super().__init__()
+        self._transfer = transfer
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        count = self._transfer.read_into(view, self._offset)
+        self._offset += count
+        return count
