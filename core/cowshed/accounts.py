@@ -1,6 +1,7 @@
 """Accounts: where the bytes on disk are, in parts that add up.
 
-Every figure is allocated space (``st_blocks``), each inode counted once, as ``du`` counts. Inside
+Every figure is allocated space (``st_blocks``), each inode counted once, as ``du`` counts, except
+that a driver says itself what its directory takes: it knows what its files share. Inside
 a driver, what one layer or container alone holds is its *unique* share; what several hold, and
 what the driver itself needs, is the driver's *shared* part: disk − Σ unique.
 """
@@ -8,6 +9,7 @@ what the driver itself needs, is the driver's *shared* part: disk − Σ unique.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,13 +117,12 @@ def disk_usage(shed: Shed) -> DiskUsage:
         "catalog": allocated(home.catalog),
         "temporary": allocated(home.temporary),
     }
-    total = allocated(home.root)
-    disk = sum(driver.disk for driver in drivers)
+    elsewhere = _outside_drivers(shed)
     return DiskUsage(
-        total=total,
+        total=elsewhere + sum(driver.disk for driver in drivers),
         drivers=drivers,
         **parts,
-        other=total - disk - sum(parts.values()),
+        other=elsewhere - sum(parts.values()),
         images=tuple(image_usages),
         reclaimable=reclaimable,
         image_count=len(images),
@@ -139,12 +140,9 @@ def _driver_usage(
 ) -> DriverUsage:
     own_layers = [record.chain for record in layers if record.driver == name]
     own_containers = [id for driver, id in containers if driver == name]
-    try:
-        disk = shed.driver(name).disk_usage()
-    except CowshedError:
-        disk = allocated(shed.home.drivers / name)
     in_layers = sum(usages.of(name, chain) for chain in own_layers)
     in_containers = sum(usages.of(name, id) for id in own_containers)
+    disk = _disk(shed, name)  # after what asking for usages may leave on disk
     return DriverUsage(
         name=name,
         disk=disk,
@@ -154,6 +152,24 @@ def _driver_usage(
         containers=in_containers,
         shared=disk - in_layers - in_containers,
     )
+
+
+def whole(shed: Shed) -> int:
+    """Return all bytes allocated below the shed's directory."""
+    return _outside_drivers(shed) + sum(_disk(shed, name) for name in shed.drivers_in_use())
+
+
+def _disk(shed: Shed, driver: str) -> int:
+    # A driver knows what its files share; `du` counts an extent for every file that has it.
+    try:
+        return shed.driver(driver).disk_usage()
+    except CowshedError:
+        return allocated(shed.home.drivers / driver)
+
+
+def _outside_drivers(shed: Shed) -> int:
+    drivers = {os.fspath(shed.home.drivers / name) for name in shed.drivers_in_use()}
+    return allocated(shed.home.root, without=drivers)
 
 
 class _Usages:
@@ -190,7 +206,7 @@ def _first(image: Image) -> tuple[str, ...]:
     return image.record.drivers[:1]
 
 
-def allocated(root: Path) -> int:
+def allocated(root: Path, *, without: Collection[str] = ()) -> int:
     """Return the bytes allocated to everything below and including ``root``, as ``du`` counts."""
     seen: set[tuple[int, int]] = set()
     total = 0
@@ -205,6 +221,8 @@ def allocated(root: Path) -> int:
         except (FileNotFoundError, PermissionError):
             continue  # removed meanwhile, or a driver's mode-less directory
         for entry in entries:
+            if entry.path in without:
+                continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
