@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from ..entry import Entry, Kind
 from .hosting import Hosting
-from .sidecar import Record
+from .records import Record
 from .syscalls import CAPABILITY, procfs
 
 _NOT_OURS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW}

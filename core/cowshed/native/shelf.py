@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..driver import Driver, Held, Item, Problem, Usage
@@ -16,6 +16,7 @@ from ..tree import Tree
 from .comparing import compare
 from .hosting import open_hosting
 from .items import ItemFile, UsageCache, is_id
+from .sidecar import Use
 from .syscalls import make_directory
 from .tree import NativeTree
 from .usage import allocated_below
@@ -29,6 +30,8 @@ class NativeShelf(Driver):
 
     tree_class: type[NativeTree] = NativeTree
     view_class: type[NativeView] = NativeView
+    #: The directory in a tree's home without which it is damaged.
+    content = ROOTFS
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
@@ -47,16 +50,38 @@ class NativeShelf(Driver):
         """Return what the cached usage of ``item`` depends on besides its own tree."""
         return 0
 
+    def view(self, item: Item) -> NativeView:
+        """Open what ``item`` holds, to look at it."""
+        layer = item.held is Held.LAYER
+        use: Use = "sealed" if layer else "live"
+        return self.view_class(self.home(item), self.hosting, use, live=not layer)
+
+    def open_tree(
+        self, item: Item, *, writable: bool, let_go: Callable[[], None] | None
+    ) -> NativeTree:
+        """Open the tree of ``item``; ``let_go`` is called once, when it is closed."""
+        return self.tree_class(
+            self.home(item),
+            self.hosting,
+            layer=item.held is Held.LAYER,
+            writable=writable,
+            durable=self.durable,
+            let_go=let_go,
+        )
+
+    def compare(self, old: NativeView | None, new: NativeView) -> Iterator[Change]:
+        """Yield the changes from a layer, or from nothing, to a container on it."""
+        return compare(old, new)
+
     # -- looking --------------------------------------------------------------------------------
 
     def tree(self, id: str, *, writable: bool = False) -> Tree:
         item = self.item(id)
-        layer = item.held is Held.LAYER
-        if writable and layer:
+        if not writable:
+            return self.open_tree(item, writable=False, let_go=None)
+        if item.held is Held.LAYER:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), id)
         home = self.home(item)
-        if not writable:
-            return self.tree_class(home, self.hosting, layer=layer)
         writer = self.locks.acquire(
             f"writer:{id}", shared=True, timeout=60, what=f"container {id[:16]}"
         )
@@ -68,9 +93,7 @@ class NativeShelf(Driver):
 
         try:
             UsageCache(home).forget()
-            return self.tree_class(
-                home, self.hosting, layer=False, writable=True, durable=self.durable, let_go=let_go
-            )
+            return self.open_tree(item, writable=True, let_go=let_go)
         except BaseException:
             writer.release()
             raise
@@ -79,14 +102,13 @@ class NativeShelf(Driver):
         return self._changes(self.item(container, Held.CONTAINER))
 
     def _changes(self, item: Item) -> Iterator[Change]:
-        new = self.view_class(self.home(item), self.hosting, "live", live=True)
+        new = self.view(item)
         try:
             old: NativeView | None = None
             if item.parent is not None:
-                below = os.path.join(self.root, PLACES[Held.LAYER], item.parent)
-                old = self.view_class(below, self.hosting, "sealed")
+                old = self.view(self.item(item.parent, Held.LAYER))
             try:
-                yield from compare(old, new)
+                yield from self.compare(old, new)
             finally:
                 if old is not None:
                     old.close_view()
@@ -134,17 +156,16 @@ class NativeShelf(Driver):
         home = self.home(item)
         if item.parent is not None and not self.exists(Held.LAYER, item.parent):
             yield Problem(id=id, path="", what=f"its parent layer {item.parent} is missing")
-        if not os.path.isdir(os.path.join(home, ROOTFS)):
-            yield Problem(id=id, path="", what="its directory rootfs is missing")
+        if not os.path.isdir(os.path.join(home, self.content)):
+            yield Problem(id=id, path="", what=f"its directory {self.content} is missing")
             return
         try:
-            yield from self._verify_tree(item, home, deep)
+            yield from self._verify_tree(item, deep)
         except CorruptError as error:
             yield Problem(id=id, path="", what=error.problem)
 
-    def _verify_tree(self, item: Item, home: str, deep: bool) -> Iterator[Problem]:
-        layer = item.held is Held.LAYER
-        view = self.view_class(home, self.hosting, "sealed" if layer else "live", live=not layer)
+    def _verify_tree(self, item: Item, deep: bool) -> Iterator[Problem]:
+        view = self.view(item)
         try:
             for what in view.sidecar.problems():
                 yield Problem(id=item.id, path="", what=f"its sidecar is damaged: {what}")

@@ -17,7 +17,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-import attrs
+from .records import Record as Record
+from .records import Records
 
 if TYPE_CHECKING:
     from .sqlite import Connection
@@ -40,29 +41,7 @@ _SELECT = (
 Use = Literal["sealed", "live", "bulk"]
 
 
-@attrs.define
-class Record:
-    """What one file can't say itself. ``xattrs`` holds those that it can't hold; other None
-    fields defer to the file."""
-
-    id: int = attrs.field(default=0, eq=False)
-    kind: str | None = None
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    rdev: int | None = None
-    xattrs: dict[str, bytes] = attrs.Factory(dict[str, bytes])
-    #: Names that share the record.
-    links: int = 1
-
-    @property
-    def says_nothing(self) -> bool:
-        """Say whether the file itself says it all."""
-        fields = (self.kind, self.mode, self.uid, self.gid, self.rdev)
-        return not self.xattrs and all(field is None for field in fields)
-
-
-class Sidecar:
+class Sidecar(Records):
     """The records of one tree. The file is made by the first record.
 
     ``groups``: a record with several names stays even if it says nothing, because sharing it is

@@ -14,7 +14,7 @@ from ..driver import Stage
 from ..entry import Entry, Kind, file_format, parent_of
 from .attributes import make_special, remove_xattr, settle, settle_file
 from .flushing import Flusher
-from .sidecar import Record
+from .records import Record
 from .syscalls import write_sparse
 from .view import NativeView
 
@@ -41,7 +41,7 @@ class NativeStage(Stage):
         self._publish = publish
         self._throw_away = throw_away
         #: ``durable``: what is written goes to the disk meanwhile, not all at once in the end.
-        self.flusher = Flusher(view.directories.root) if durable else None
+        self.flusher = Flusher(view.disk) if durable else None
         self._done = False
         #: mtimes that directories are to have in the end.
         self._times: dict[str, int] = {}

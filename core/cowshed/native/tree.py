@@ -13,7 +13,7 @@ from ..tree import OpenMode, Tree
 from .attributes import change_ids, make_special, remove_xattr, set_mode, set_xattr, settle
 from .files import Privileges, open_to_write
 from .hosting import Hosting
-from .sidecar import Record
+from .records import Record
 from .syscalls import syncfs
 from .view import Found, NativeView
 
@@ -286,7 +286,7 @@ class NativeTree(NativeView, Tree):
             return
         self.sidecar.sync()
         if self._durable:
-            syncfs(self.directories.root)
+            syncfs(self.disk)
         # Stays dirty: a file opened before may still be written to before ``close``.
 
     def close(self) -> None:

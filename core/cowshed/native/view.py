@@ -17,7 +17,8 @@ import attrs
 from ..entry import NO_XATTRS, Entry, Kind, join, kind_of
 from .directories import Directories
 from .hosting import Hosting
-from .sidecar import Record, Sidecar, Use
+from .records import Record, Records
+from .sidecar import Sidecar, Use
 from .syscalls import list_xattrs, procfs
 
 ROOTFS = "rootfs"
@@ -45,15 +46,28 @@ class NativeView:
         self.home = home
         self.hosting = hosting
         self.live = live
-        self.directories = Directories(os.path.join(home, ROOTFS))
-        # Without privilege an attribute may go into the sidecar at any time, for all of a file's
-        # names: they share a record from the moment that there are two.
-        groups = not self.inodes_are_identity or hosting.owner is not None
+        self.directories = self.open_directories()
         try:
-            self.sidecar = Sidecar(os.path.join(home, SIDECAR), use, groups=groups)
+            self.sidecar = self.open_records(use)
         except BaseException:
             self.directories.close()
             raise
+
+    def open_directories(self) -> Directories:
+        """Open the tree's root."""
+        return Directories(os.path.join(self.home, ROOTFS))
+
+    def open_records(self, use: Use) -> Records:
+        """Open what its files can't say themselves."""
+        # Without privilege an attribute may go into the sidecar at any time, for all of a file's
+        # names: they share a record from the moment that there are two.
+        groups = not self.inodes_are_identity or self.hosting.owner is not None
+        return Sidecar(os.path.join(self.home, SIDECAR), use, groups=groups)
+
+    @property
+    def disk(self) -> int:
+        """A descriptor on the file system that holds the data."""
+        return self.directories.root
 
     def close_view(self) -> None:
         """Let go of descriptors and sidecar. Closing twice is fine."""
@@ -91,7 +105,7 @@ class NativeView:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            record = records.get(name) if records else None
+            record = records.get(name)
             kind = _kind(status, record)
             if kind is not None:
                 found.append(Found(join(path, name), name, status, record, kind))
@@ -103,12 +117,13 @@ class NativeView:
         status, record, kind = found.status, found.record, found.kind
         mode = stat_module.S_IMODE(status.st_mode)
         uid, gid = self.hosting.shown_ids(status.st_uid, status.st_gid)
-        xattrs = list_xattrs(procfs(fd, name))
+        xattrs = self.sidecar.visible(list_xattrs(procfs(fd, name)))
         if record is not None:
             mode = mode if record.mode is None else record.mode
             uid = uid if record.uid is None else record.uid
             gid = gid if record.gid is None else record.gid
-            xattrs.update(record.xattrs)
+            # What the file holds as well, a process set later and behind our back.
+            xattrs = {**record.xattrs, **xattrs}
         inode, links = self.identity(found)
         return Entry(
             path=found.path,
@@ -137,8 +152,6 @@ class NativeView:
 
     def hard_links(self) -> dict[str, int]:
         """Return every name of the files that have several, with the inode they share."""
-        if not self.inodes_are_identity:
-            return self.sidecar.groups()
         found: dict[str, int] = {}
         for item in self.walk_found(""):
             if item.kind is not Kind.DIRECTORY and item.status.st_nlink > 1:

@@ -10,8 +10,8 @@ from ..locking import Lock, LockFile
 from .attributes import set_ids, set_mode
 from .comparing import EMPTY_ROOT
 from .hosting import Hosting
+from .records import Record
 from .removal import remove_directory
-from .sidecar import Record
 from .syscalls import OPEN_DIRECTORY, make_directory, syncfs
 from .view import ROOTFS, NativeView
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from cowshed.entry import Entry, Kind
 from cowshed.native.attributes import declare
-from cowshed.native.sidecar import Record
+from cowshed.native.records import Record
 from cowshed.native.stage import NativeStage, Publish, create
 from cowshed.native.syscalls import syncfs, write_sparse
 
@@ -139,7 +139,7 @@ class FarmStage(NativeStage):
     def before_publishing(self) -> None:
         if self.flusher is not None:
             self.flusher.finish()
-            syncfs(self.view.directories.root)
+            syncfs(self.view.disk)
         groups = self.view.sidecar.groups()
         for path, key in self._key_of.items():
             fd, name = self.view.directories.at(path)

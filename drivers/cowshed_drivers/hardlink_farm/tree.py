@@ -13,9 +13,10 @@ import os
 
 from cowshed.entry import Kind
 from cowshed.native.cloning import copy_object
+from cowshed.native.sidecar import Sidecar, Use
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_file
 from cowshed.native.tree import NativeTree
-from cowshed.native.view import Found, NativeView
+from cowshed.native.view import SIDECAR, Found, NativeView
 
 #: In a tree's home, beside its rootfs.
 ASIDE = "aside"
@@ -27,6 +28,13 @@ class FarmView(NativeView):
     """Reads a farm's tree; can give one of its files a fresh inode."""
 
     inodes_are_identity = False
+    sidecar: Sidecar
+
+    def open_records(self, use: Use) -> Sidecar:
+        return Sidecar(os.path.join(self.home, SIDECAR), use, groups=True)
+
+    def hard_links(self) -> dict[str, int]:
+        return self.sidecar.groups()
 
     def detach(self, found: Found, *, keep_data: bool = True, durable: bool = False) -> Found:
         """Move ``found``, under all its names in this tree, to a fresh inode of its own.
