@@ -72,7 +72,7 @@ def set_xattr(
     """Set one attribute; ``security.selinux`` belongs to the host and is dropped."""
     if xattr == "security.selinux":
         return
-    if record.kind is None and hosting.may_hold(kind, xattr):
+    if record.kind is None and hosting.may_hold(kind, xattr, len(value)):
         try:
             os.setxattr(procfs(fd, name), xattr, value, follow_symlinks=False)
             record.xattrs.pop(xattr, None)
@@ -173,7 +173,7 @@ def make_special(
     hosting: Hosting, fd: int, name: str, kind: Kind, st_mode: int, rdev: int, record: Record
 ) -> None:
     """Make a device or fifo, or an empty file whose record says that it is one."""
-    if hosting.owner is None:
+    if hosting.may_be(kind, rdev):
         try:
             os.mknod(name, stat_module.S_IFMT(st_mode) | 0o600, rdev, dir_fd=fd)
             return

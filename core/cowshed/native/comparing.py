@@ -28,51 +28,61 @@ class _Level:
 
 def compare(old: NativeView | None, new: NativeView) -> Iterator[Change]:
     """Yield what ``Driver.changes`` promises; ``old`` None stands for an empty root."""
-    comparison = _Comparison(old, new)
-    root = new.describe(new.find(""))
-    before = EMPTY_ROOT if old is None else old.describe(old.find(""))
-    if root != before:
-        yield Change(ChangeKind.MODIFIED, root)
-    levels = [_Level(None, comparison.pairs("", beside=True), True)]
-    while levels:
-        level = levels[-1]
-        if not level.pairs:
-            levels.pop()
-            continue
-        was, now = level.pairs.pop()
-        kind = comparison.judge(was, now)
-        if kind is not None:
-            for above in levels:
-                if not above.listed and above.found is not None:
-                    yield Change(ChangeKind.MODIFIED, new.describe(above.found))
-                    above.listed = True
-            if now is None:
-                assert was is not None
-                yield Change(kind, Entry(path=was.path, kind=Kind.WHITEOUT))
-            else:
-                yield Change(kind, new.describe(now))
-        if now is not None and now.kind is Kind.DIRECTORY:
-            beside = was is not None and was.kind is Kind.DIRECTORY
-            pairs = comparison.pairs(now.path, beside=beside)
-            levels.append(_Level(now, pairs, kind is not None))
+    return Comparison(old, new).changes()
 
 
-class _Comparison:
+class Comparison:
+    """Compares everything. A driver that knows where to look overrides ``pairs`` and ``links``."""
+
     def __init__(self, old: NativeView | None, new: NativeView) -> None:
-        self._old = old
-        self._new = new
+        self.old = old
+        self.new = new
         self._judged: dict[str, bool] = {}
+        self._relinked: set[str] = set()
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what differs, in path order."""
         self._relinked = self._find_relinked()
+        new = self.new
+        root = new.describe(new.find(""))
+        before = EMPTY_ROOT if self.old is None else self.old.describe(self.old.find(""))
+        if root != before:
+            yield Change(ChangeKind.MODIFIED, root)
+        levels = [_Level(None, self.pairs("", beside=True), True)]
+        while levels:
+            level = levels[-1]
+            if not level.pairs:
+                levels.pop()
+                continue
+            was, now = level.pairs.pop()
+            kind = self._judge(was, now)
+            if kind is not None:
+                for above in levels:
+                    if not above.listed and above.found is not None:
+                        yield Change(ChangeKind.MODIFIED, new.describe(above.found))
+                        above.listed = True
+                if now is None:
+                    assert was is not None
+                    yield Change(kind, Entry(path=was.path, kind=Kind.WHITEOUT))
+                else:
+                    yield Change(kind, new.describe(now))
+            if now is not None and now.kind is Kind.DIRECTORY:
+                beside = was is not None and was.kind is Kind.DIRECTORY
+                pairs = self.pairs(now.path, beside=beside)
+                levels.append(_Level(now, pairs, kind is not None))
 
     def pairs(self, path: str, *, beside: bool) -> list[tuple[Found | None, Found | None]]:
-        """Return what both hold in ``path``, matched by name, last name first."""
+        """Return what both hold in directory ``path``, matched by name, last name first.
+
+        ``beside``: the old tree has a directory there as well.
+        """
         before = (
-            {found.name: found for found in self._old.scan(path)}
-            if beside and self._old is not None
+            {found.name: found for found in self.old.scan(path)}
+            if beside and self.old is not None
             else {}
         )
         result: list[tuple[Found | None, Found | None]] = [
-            (before.pop(found.name, None), found) for found in self._new.scan(path)
+            (before.pop(found.name, None), found) for found in self.new.scan(path)
         ]
         if before:
             result.extend((found, None) for found in before.values())
@@ -80,7 +90,12 @@ class _Comparison:
         result.reverse()
         return result
 
-    def judge(self, was: Found | None, now: Found | None) -> ChangeKind | None:
+    def links(self, old: NativeView) -> tuple[dict[str, int], dict[str, int]]:
+        """Return every name of files that have several, with the inode they share, before and now;
+        at least of those files that have other names now."""
+        return old.hard_links(), self.new.hard_links()
+
+    def _judge(self, was: Found | None, now: Found | None) -> ChangeKind | None:
         if now is None:
             return ChangeKind.DELETED
         if was is None:
@@ -90,9 +105,9 @@ class _Comparison:
         return None
 
     def _equal(self, was: Found, now: Found) -> bool:
-        assert self._old is not None
+        assert self.old is not None
         one, other = was.status, now.status
-        same_inode = self._new.same_inode(was, now)
+        same_inode = self.new.same_inode(was, now)
         if same_inode and was.record is None and now.record is None:
             return True
         if one.st_size != other.st_size and was.kind is now.kind is Kind.FILE:
@@ -100,17 +115,17 @@ class _Comparison:
         known = self._judged.get(now.path)
         if known is not None:
             return known
-        if self._old.describe(was) != self._new.describe(now):
+        if self.old.describe(was) != self.new.describe(now):
             return False
         return same_inode or now.kind is not Kind.FILE or self._same_content(was, now)
 
     def _same_content(self, was: Found, now: Found) -> bool:
-        assert self._old is not None
-        one = self._old.open_found(was, os.O_RDONLY)
+        assert self.old is not None
+        one = self.old.open_found(was, os.O_RDONLY)
         try:
-            other = self._new.open_found(now, os.O_RDONLY)
+            other = self.new.open_found(now, os.O_RDONLY)
             try:
-                if self._new.same_data(one, other):
+                if self.new.same_data(one, other):
                     return True
                 while True:
                     data = os.read(one, 1 << 20)
@@ -128,13 +143,13 @@ class _Comparison:
 
         Names that changed anyway don't count: they will be written anew with all their links.
         """
-        if self._old is None:
+        if self.old is None:
             return set()
-        before, after = self._old.hard_links(), self._new.hard_links()
+        before, after = self.links(self.old)
         equal: set[str] = set()
         for path in before.keys() | after.keys():
             try:
-                was, now = self._old.find(path), self._new.find(path)
+                was, now = self.old.find(path), self.new.find(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             self._judged[path] = self._equal(was, now)

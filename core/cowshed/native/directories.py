@@ -19,8 +19,9 @@ _FORBIDDEN = ("", ".", "..")
 class Directories:
     """Descriptors by path; ``fd`` stays valid until another 64 directories were asked for."""
 
-    def __init__(self, root: str, keep: int = 64) -> None:
-        self.root = os.open(root, OPEN_DIRECTORY)
+    def __init__(self, root: str | int, keep: int = 64) -> None:
+        """Open ``root``, or take over its descriptor."""
+        self.root = root if isinstance(root, int) else os.open(root, OPEN_DIRECTORY)
         self._keep = keep
         self._open: dict[str, int] = {}
 

@@ -10,7 +10,8 @@ are natively at least ``u+rw`` (directories ``u+rwx``), as their owner couldn't 
 Other owners, other modes, devices, fifos and privileged xattrs are recorded.
 
 The rule is fixed when the store is made, so that all its trees agree, and root may use a user's
-store without locking the user out of it.
+store without locking the user out of it. A privileged store made in a user namespace has that
+namespace's numbers for owners, so it is refused where they stand for others.
 """
 
 from __future__ import annotations
@@ -55,14 +56,34 @@ class Hosting:
             return uid, gid
         return (0 if uid == self.owner[0] else uid, 0 if gid == self.owner[1] else gid)
 
-    def may_hold(self, kind: Kind, xattr: str) -> bool:
-        """Say whether it makes sense to try ``xattr`` on the file itself."""
+    def may_be(self, kind: Kind, rdev: int) -> bool:
+        """Say whether it makes sense to try to make a fifo or device as what it is."""
+        return self.owner is None
+
+    def may_hold(self, kind: Kind, xattr: str, size: int) -> bool:
+        """Say whether it makes sense to try ``xattr``, of so many bytes, on the file itself."""
         if xattr.startswith("system."):
             # Setting a POSIX ACL rewrites the mode, and one that says no more vanishes at once.
             return False
         if self.owner is None:
             return True
         return xattr.startswith("user.") and kind in (Kind.FILE, Kind.DIRECTORY)
+
+
+#: What a user namespace's numbers stand for: none but the initial one's own.
+_INITIAL_MAPS = [[0, 0, 2**32 - 1]] * 2
+
+
+def _id_maps() -> list[list[int]]:
+    """Return which users and groups the numbers of this process stand for (user_namespaces(7))."""
+    maps: list[list[int]] = []
+    for kind in ("uid", "gid"):
+        try:
+            with open(f"/proc/self/{kind}_map", "rb") as file:
+                maps.append([int(number) for number in file.read().split()])
+        except FileNotFoundError:  # a kernel without user namespaces
+            return _INITIAL_MAPS
+    return maps
 
 
 def open_hosting(path: str, driver: str) -> Hosting:
@@ -78,18 +99,30 @@ def open_hosting(path: str, driver: str) -> Hosting:
         if found["format"] > _FORMAT:
             raise FormatTooNewError(path, found["format"], _FORMAT)
         owner = found["owner"]
-        return Hosting(None if owner is None else (int(owner[0]), int(owner[1])))
+        if owner is not None:
+            return Hosting((int(owner[0]), int(owner[1])))
+        maps = found.get("maps", _INITIAL_MAPS)
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DriverError(
             driver, f"{path} is damaged ({error}); restore it from a backup"
         ) from error
+    else:
+        if maps != _id_maps():
+            raise DriverError(
+                driver,
+                f"{path} was made in a user namespace with other user IDs; use it from there",
+            )
+        return Hosting()
     hosting = Hosting.of_this_process()
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     with open(aside, "x", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)  # whatever the umask
-        json.dump({"format": _FORMAT, "driver": driver, "owner": hosting.owner}, file)
+        rule = {"format": _FORMAT, "driver": driver, "owner": hosting.owner}
+        if hosting.owner is None:
+            rule["maps"] = _id_maps()
+        json.dump(rule, file)
         file.flush()
         os.fsync(file.fileno())
     try:

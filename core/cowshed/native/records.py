@@ -78,6 +78,9 @@ class Records:
     def move(self, source: str, destination: str) -> None:
         """Follow a rename of ``source`` and everything below it; ``destination`` was replaced."""
 
+    def retimed(self, path: str, record: Record) -> None:
+        """Take note that the mtime of ``path``, whose record this is, was set."""
+
     def copy_to(self, path: str) -> None:
         """Write a copy for another tree, whose sidecar ``path`` is."""
 

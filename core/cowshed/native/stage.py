@@ -93,6 +93,8 @@ class NativeStage(Stage):
             self._settle(entry, fd, name, record)
             times = (entry.mtime_ns, entry.mtime_ns)
             os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
+            if not record.says_nothing:
+                self.view.sidecar.retimed(entry.path, record)
 
     def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> None:
         """Make the regular file ``entry``. FileExistsError, before ``content`` is read, if the

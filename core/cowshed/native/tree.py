@@ -237,9 +237,11 @@ class NativeTree(NativeView, Tree):
         self.sidecar.put(path, record)
 
     def utime(self, path: str, mtime_ns: int) -> None:
-        self._to_change(path)
+        found = self._to_change(path)
         fd, name = self.directories.at(path)
         os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=fd, follow_symlinks=False)
+        if found.record is not None:
+            self.sidecar.retimed(path, found.record)
 
     def setxattr(self, path: str, name: str, value: bytes) -> None:
         found = self._to_change(path)
