@@ -5,7 +5,9 @@ Each kind is done on the driver and on ``MemoryDriver`` too, and both must show 
 
 from __future__ import annotations
 
+import mmap
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -107,6 +109,40 @@ class IsolationConformance(Kit):
         store.assert_layers("removing containers reaches no layer")
         for write in WRITES[1::2]:
             assert store.changes(key(write.name)) == write.changes, write.name
+
+    def test_what_a_process_maps_and_writes_reaches_no_ancestor(self, store: Store) -> None:
+        child = store.container("child", ground(store))
+        with store.write(child) as tree:
+            if tree.path is None:
+                pytest.skip("the driver has no native path")
+            with (
+                Path(tree.path, "d/f").open("r+b") as content,
+                mmap.mmap(content.fileno(), 0) as mapped,
+            ):
+                mapped[100:108] = b"by mmap!"
+                mapped.flush()
+                store.assert_layers("what a process writes to mapped memory reaches no layer")
+        with store.driver.tree(child) as tree:
+            assert tree.read_bytes("d/f")[100:108] == b"by mmap!", "mapped writes are in the tree"
+        assert "C d/f" in store.changes(child), "mapped writes are seen"
+        store.assert_layers("what a process writes to mapped memory reaches no layer")
+
+    def test_sockets_that_a_process_leaves_are_in_no_tree(self, store: Store) -> None:
+        child = store.container("child", ground(store))
+        with store.write(child) as tree:
+            if tree.path is None:
+                pytest.skip("the driver has no native path")
+            with socket.socket(socket.AF_UNIX) as listener:
+                here = os.open(tree.path, os.O_RDONLY | os.O_DIRECTORY)
+                try:  # by a short name: the length of a socket's is limited
+                    listener.bind(f"/proc/self/fd/{here}/d/socket")
+                finally:
+                    os.close(here)
+        assert "d/socket" not in store.look(child), "sockets are skipped"
+        assert store.changes(child) == ["C d"], "a socket is no change, its directory's mtime is"
+        with store.driver.tree(store.fork(child, "fork")) as tree:
+            assert not tree.exists("d/socket"), "sockets are skipped"
+        assert "d/socket" not in store.look(store.commit(child, "committed"))
 
     def test_a_native_path_shows_the_tree_and_reaches_no_ancestor(self, store: Store) -> None:
         child = store.container("child", ground(store))

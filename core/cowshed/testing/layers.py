@@ -179,6 +179,29 @@ class LayerConformance(Kit):
             assert tree.read_bytes("bottom") == b"first", "a bottom file reads through the chain"
         store.assert_layers("every step of a deep chain equals a flat reference")
 
+    def test_a_bottom_file_reads_through_five_hundred_layers(self, store: Store) -> None:
+        bound = self.spec.max_depth if self.spec else None
+        depth = min(500, bound or 500)
+        below = store.layer("bottom", file("bottom", "first", uid=7), file("covered", "0"))
+        store.layers.clear()  # re-hashing five hundred trees would show nothing more
+        for level in range(1, depth):
+            id = key(f"level{level}")
+            with store.driver.stage(below) as stage:
+                covering = file("covered", str(level))
+                stage.add(covering.entry, covering.content())
+                stage.seal(id)
+            below = id
+        container = store.container("container", below)
+        for id in (below, container):
+            with store.driver.tree(id) as tree:
+                assert tree.read_bytes("bottom") == b"first", "a bottom file reads through"
+                assert tree.stat("bottom").uid == 7
+                assert tree.read_bytes("covered") == str(depth - 1).encode(), "the top one wins"
+        with store.write(container) as tree:
+            tree.unlink("bottom")
+        assert store.changes(container) == ["C ", "D bottom"]
+        assert len(store.held()) == depth + 1
+
     # -- hard links -----------------------------------------------------------------------------
 
     def test_hard_links_in_a_layer_are_one_file(self, store: Store) -> None:

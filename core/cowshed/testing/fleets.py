@@ -1,0 +1,95 @@
+"""Fleets: ten thousand containers, and more of a file than a file can have links."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from ..driver import Capability, Held
+from .kit import Kit, Store, key
+from .oracle import assert_same, directory, file
+
+
+class FleetConformance(Kit):
+    """What is cheap once is cheap ten thousand times, and gone when it is removed."""
+
+    group = "limits"
+
+    #: Whether the driver keeps its data below its root, so that space can be measured there.
+    on_disk: ClassVar[bool] = True
+    #: A file on ext4 has 65,000 links at most. A driver may have a bound of its own.
+    more_than_links: ClassVar[int] = 65_100
+
+    def test_ten_thousand_containers_cost_what_one_costs(self, store: Store) -> None:
+        instant = self.can(Capability.INSTANT_PREPARE)
+        count = 10_000 if instant or self.thorough else 100
+        base = store.layer("base", *(file(f"f{number}", str(number)) for number in range(20)))
+        store.driver.prepare_many([key("warm")], base)
+        before = store.driver.disk_usage()
+        store.driver.prepare_many([key("first")], base)
+        one = store.driver.disk_usage() - before
+        many = [key(f"many{number}") for number in range(count)]
+        store.driver.prepare_many(many, base)
+        each = (store.driver.disk_usage() - before) / (count + 1)
+        if instant and self.on_disk:
+            assert each <= max(one, 4096) * 1.5, "ten thousand containers cost what one costs"
+        made = [key("warm"), key("first"), *many]
+        expected = {base: (Held.LAYER, None), **dict.fromkeys(made, (Held.CONTAINER, base))}
+        assert store.held() == expected, "items() is exactly what was made"
+        assert_same(store.layers[base], store.look(many[-1]), "the last is as good as the first")
+        with store.write(many[count // 2]) as tree:
+            tree.write_bytes("f7", b"mine")
+        store.driver.remove_many(many[1:])
+        assert set(store.held()) == {base, key("warm"), key("first"), many[0]}
+        # An index may keep room for as many again, but must not grow whenever they come.
+        left = [self._left_by(store, base, turn, count) for turn in range(3)]
+        if self.on_disk:
+            assert left[2] <= left[1] + (64 << 10), "a fleet leaves nothing behind that adds up"
+        store.assert_layers("no number of containers reaches a layer")
+
+    def _left_by(self, store: Store, base: str, turn: int, count: int) -> int:
+        """Create and remove a fleet; return the bytes on disk."""
+        many = [key(f"turn{turn} {number}") for number in range(count)]
+        store.driver.prepare_many(many, base)
+        store.driver.remove_many(many)
+        store.driver.collect()
+        return store.driver.disk_usage()
+
+    def test_more_equal_files_than_a_file_can_have_links(self, store: Store) -> None:
+        if not self.can(Capability.SHARES_INODES):
+            pytest.skip("the driver doesn't declare SHARES_INODES")
+        count = self.more_than_links
+        with store.driver.stage(None) as stage:
+            stage.add(directory("d").entry)
+            for number in range(count):
+                same = file(f"d/{number:05}", "the same")
+                stage.add(same.entry, same.content())
+            stage.seal(key("layer"))
+        with store.driver.tree(key("layer")) as tree:
+            found = list(tree.scandir("d"))
+            assert len(found) == count, "equal files are stored, however many there are"
+            assert {entry.links for entry in found} == {1}, "sharing doesn't show"
+            assert tree.read_bytes("d/00000") == tree.read_bytes(f"d/{count - 1:05}")
+        if self.thorough or count < 1000:
+            child = store.container("child", key("layer"))
+            with store.write(child) as tree:
+                tree.write_bytes(found[-1].path, b"mine")
+                assert tree.read_bytes(found[-2].path) == b"the same", "a write reaches one file"
+            assert store.changes(child) == ["C d", f"C {found[-1].path}"]
+            assert list(store.driver.verify(key("layer"), deep=True)) == []
+
+    def test_more_containers_than_a_file_can_have_links(self, store: Store) -> None:
+        if not self.can(Capability.SHARES_INODES):
+            pytest.skip("the driver doesn't declare SHARES_INODES")
+        if not self.thorough and self.more_than_links > 1000:
+            pytest.skip("takes minutes: --thorough")
+        base = store.layer("base", file("f", "x"))
+        many = [key(f"many{number}") for number in range(self.more_than_links)]
+        for start in range(0, len(many), 5000):
+            store.driver.prepare_many(many[start : start + 5000], base)
+        with store.write(many[-1]) as tree:
+            tree.write_bytes("f", b"mine")
+        for id in (many[0], many[-2]):
+            assert_same(store.layers[base], store.look(id), "a file is there in every container")
+        store.assert_layers()
