@@ -30,6 +30,7 @@ class TestHardlinkFarmWithFewLinks(DriverConformance):
     """Nearly every clone meets a full inode."""
 
     spec = SPEC
+    more_than_links = 100
 
     def open_driver(self, root: Path) -> Driver:
         driver = HardlinkFarm(root, FarmOptions(max_links=4))

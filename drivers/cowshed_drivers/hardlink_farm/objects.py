@@ -19,6 +19,7 @@ import stat as stat_module
 from collections.abc import Mapping
 from typing import Protocol, Self
 
+from cowshed.native.cloning import copy_object
 from cowshed.native.syscalls import OPEN_DIRECTORY, list_xattrs, make_directory
 
 _PIECE = 1 << 20
@@ -119,6 +120,11 @@ class Objects:
         except FileExistsError:
             if not alone:
                 return
+        if os.stat(name, dir_fd=fd, follow_symlinks=False).st_nlink > 1:
+            # Files of the stage share it already: both are objects of that key.
+            at = _retired(key)
+            os.link(name, at, src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+            return
         aside = f".{os.urandom(8).hex()}"
         if self.link(key, fd, aside):
             os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
@@ -133,10 +139,22 @@ class Objects:
                 return
             except FileNotFoundError:
                 os.stat(name, dir_fd=fd, follow_symlinks=False)  # it isn't the file that is missing
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                self._cede(key, fd, name)
             # Made when needed: 256 directories would cost each new store 1 MiB and 10 ms. A
             # collector may remove it again before it is used.
             with contextlib.suppress(FileNotFoundError):
                 make_directory(os.path.join(self._path, key[:2]))
+
+    def _cede(self, key: str, fd: int, name: str) -> None:
+        """Put a fresh inode under ``name``; the one it had, which a stage has filled with links
+        before it was an object, moves here as one that is full."""
+        fresh = f".{os.urandom(8).hex()}"
+        copy_object(fd, name, fd, fresh)
+        os.rename(name, _retired(key), src_dir_fd=fd, dst_dir_fd=self._fd)
+        os.rename(fresh, name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def renew(self, key: str, fd: int, name: str) -> None:
         """Let a fresh inode follow a full one under ``key``."""
@@ -146,10 +164,8 @@ class Objects:
             self._name(key, fd, name)
 
     def _retire(self, key: str) -> None:
-        # A random number: concurrent processes mustn't overwrite each other's.
-        retired = f"{_at(key)}.{int.from_bytes(os.urandom(6), 'big')}"
         with contextlib.suppress(FileNotFoundError):
-            os.rename(_at(key), retired, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            os.rename(_at(key), _retired(key), src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def keys_by_inode(self) -> dict[int, str]:
         """Return the key of every object, by inode number."""
@@ -222,3 +238,8 @@ def link(source: str, name: str, source_fd: int, fd: int, max_links: int | None)
 
 def _at(key: str) -> str:
     return f"{key[:2]}/{key}"
+
+
+def _retired(key: str) -> str:
+    # A random number: concurrent processes mustn't overwrite each other's.
+    return f"{_at(key)}.{int.from_bytes(os.urandom(6), 'big')}"
