@@ -131,12 +131,14 @@ class NativeShelf(Driver):
         if known is not None:
             return known
         found = self.measure(item, home)
-        # A container open for writing is a different one in a moment.
-        free = item.held is Held.LAYER or self.locks.attempt(f"writer:{id}")
-        if free:
+        if item.held is Held.LAYER:
             cache.write(stamp, found)
-            if isinstance(free, Lock):
-                free.release()
+            return found
+        # A container open for writing is a different one in a moment.
+        still = self.keep_still(item)
+        if still is not None:
+            with still:
+                cache.write(stamp, found)
         return found
 
     def changed_bytes(self, item: Item) -> int:
@@ -189,6 +191,10 @@ class NativeShelf(Driver):
         pass
 
     # -- how ------------------------------------------------------------------------------------
+
+    def keep_still(self, item: Item) -> Lock | None:
+        """Keep a container from being opened for writing; None if somebody has it open."""
+        return self.locks.attempt(f"writer:{item.id}")
 
     def touch(self, item: Item | None = None) -> None:
         """Say that what trees share may have changed, as ``item`` was made, written or removed."""

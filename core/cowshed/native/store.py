@@ -43,6 +43,10 @@ class NativeDriver(NativeShelf):
         isn't open for writing and can't be until this returns)."""
         raise NotImplementedError
 
+    def open_stage(self, workspace: Workspace, parent: str | None) -> NativeView:
+        """Open the tree that a layer on ``parent`` is written into."""
+        return self.view_class(workspace.home, self.hosting, "bulk")
+
     def make_stage(self, view: NativeView, workspace: Workspace, parent: str | None) -> NativeStage:
         """Return the stage that writes into ``view``."""
         return NativeStage(
@@ -73,10 +77,10 @@ class NativeDriver(NativeShelf):
     # -- making ---------------------------------------------------------------------------------
 
     def stage(self, parent: str | None) -> Stage:
-        workspace = self._begin(parent)
+        workspace = self.begin(parent)
         try:
             self.lay(workspace.home, parent)
-            view = self.view_class(workspace.home, self.hosting, "bulk")
+            view = self.open_stage(workspace, parent)
             return self.make_stage(view, workspace, parent)
         except BaseException:
             workspace.throw_away()
@@ -84,19 +88,19 @@ class NativeDriver(NativeShelf):
 
     def prepare(self, container: str, parent: str | None) -> None:
         self.free(container)
-        with self._begin(parent) as workspace:
+        with self.begin(parent) as workspace:
             self.lay(workspace.home, parent)
-            self._publish_container(workspace, container, parent)
+            self.publish_container(workspace, container, parent)
 
     def fork(self, container: str, new: str) -> None:
         item = self.item(container, Held.CONTAINER)
         self.free(new)
-        with self._begin(item.parent) as workspace:
+        with self.begin(item.parent) as workspace:
             home = self.home(item)
             make_directory(os.path.join(workspace.home, ROOTFS))
             # Held until all is cloned: nobody opens it for writing in mid-clone, and a farm may
             # link what only this container holds if nobody has it open for writing now.
-            writer = self.locks.attempt(f"writer:{container}")
+            writer = self.keep_still(item)
             try:
                 self.clone(home, workspace.home, item, still=writer is not None)
                 view = self.view_class(home, self.hosting, "live", live=True)
@@ -104,12 +108,13 @@ class NativeDriver(NativeShelf):
                     view.sidecar.copy_to(os.path.join(workspace.home, SIDECAR))
                 finally:
                     view.close_view()
-                self._publish_container(workspace, new, item.parent)
+                self.publish_container(workspace, new, item.parent)
             finally:
                 if writer is not None:
                     writer.release()
 
-    def _begin(self, parent: str | None) -> Workspace:
+    def begin(self, parent: str | None) -> Workspace:
+        """Return a place for what is to stand on ``parent``, which can't go away meanwhile."""
         held: Lock | None = None
         if parent is not None:
             self.item(parent, Held.LAYER)
@@ -121,7 +126,8 @@ class NativeDriver(NativeShelf):
                 raise
         return Workspace(self.root, self.locks, held, self.clear)
 
-    def _publish_container(self, workspace: Workspace, id: str, parent: str | None) -> None:
+    def publish_container(self, workspace: Workspace, id: str, parent: str | None) -> None:
+        """Publish a finished tree as a container. ConflictError: it exists."""
         if not self._publish(workspace, Item(id=id, held=Held.CONTAINER, parent=parent), 0):
             raise ConflictError(f"container {id} exists already")
 

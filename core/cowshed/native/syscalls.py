@@ -22,6 +22,14 @@ def syncfs(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def exchange(one: str, other: str) -> None:
+    """Let two paths change places in one step (renameat2(2))."""
+    at, how = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if _libc.renameat2(at, os.fsencode(one), at, os.fsencode(other), how) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), one, None, other)
+
+
 def sync_directory(path: str) -> None:
     """Make the names in directory ``path`` durable."""
     descriptor = os.open(path, OPEN_DIRECTORY)
