@@ -78,7 +78,7 @@ def run(driver: type[MemoryDriver], test: str, arguments: dict[str, object], roo
     """Run one test of the kit on ``driver``."""
 
     class Kit(DriverConformance):
-        shrink = False
+        processes = False
 
         def open_driver(self, root: Path) -> Driver:
             return driver(root)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
+import inspect
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -186,6 +190,42 @@ def assert_changes(found: Iterable[Change], expected: list[str], promise: str) -
     """Fail with the promise unless the changes are exactly these, in path order."""
     shown = letters(found)
     assert shown == expected, f"broken promise: {promise}"
+
+
+def where(kit: Kit) -> str:
+    """Say where a kit's class is, for ``kit_at``."""
+    file = inspect.getfile(type(kit))
+    if os.path.basename(file) == "registered.py" and TESTED_DRIVER in os.environ:
+        return os.environ[TESTED_DRIVER]
+    return f"{file}::{type(kit).__qualname__}"
+
+
+def kit_at(place: str) -> Kit:
+    """Make a kit of the class at ``"FILE::CLASS"``, whatever pytest calls its module, or of the
+    registered driver of that name. The class must be at the top of its module."""
+    file, separator, name = place.partition("::")
+    if not separator:
+        os.environ[TESTED_DRIVER] = place
+        file, name = os.path.join(os.path.dirname(__file__), "registered.py"), "TestDriver"
+    found: type[Kit] = getattr(_module_at(Path(file)), name)
+    return found()
+
+
+def _module_at(file: Path) -> ModuleType:
+    parts, above = [file.stem], file.parent
+    while (above / "__init__.py").exists():
+        parts.insert(0, above.name)
+        above = above.parent
+    if len(parts) > 1:  # in a package, so that it may import its neighbours
+        if str(above) not in sys.path:
+            sys.path.append(str(above))
+        return importlib.import_module(".".join(parts))
+    spec = importlib.util.spec_from_file_location("kit_under_test", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def is_thorough() -> bool:

@@ -6,11 +6,8 @@ the top of its module.
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import multiprocessing
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -23,7 +20,7 @@ import pytest
 from ..driver import Held
 from .concurrency import PATIENCE, sample, seal
 from .files import pattern
-from .kit import Kit, Store, key
+from .kit import Kit, Store, key, kit_at, where
 from .oracle import (
     Picture,
     assert_same,
@@ -38,15 +35,8 @@ from .oracle import (
 Work = Callable[[Kit, Path, Connection, int], None]
 
 
-def _run(work: Work, test: tuple[str, str], root: Path, start: Connection, number: int) -> None:
-    """Make the kit anew in a spawned process; how pytest named its module there doesn't matter."""
-    file_name, class_name = test
-    spec = importlib.util.spec_from_file_location("kit_under_test", file_name)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    work(getattr(module, class_name)(), root, start, number)
+def _run(work: Work, place: str, root: Path, start: Connection, number: int) -> None:
+    work(kit_at(place), root, start, number)
 
 
 def _seal_and_prepare(kit: Kit, root: Path, start: Connection, number: int) -> None:
@@ -116,8 +106,8 @@ class ProcessConformance(Kit):
             pytest.skip("the store lives in one process")
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        test = (inspect.getfile(type(self)), type(self).__qualname__)
-        process = context.Process(target=_run, args=(work, test, root, there, number))
+        arguments = (work, where(self), root, there, number)
+        process = context.Process(target=_run, args=arguments)
         process.start()
         there.close()
         try:
