@@ -60,13 +60,15 @@ class DriverUsage:
 
 @attrs.frozen(kw_only=True)
 class DiskUsage:
-    """What a shed takes. ``total`` = drivers' ``disk`` + ``recipes`` + ``blobs`` + ``catalog`` +
-    ``temporary`` + ``other``."""
+    """What a shed takes. ``total`` = drivers' ``disk`` + ``recipes`` + ``blobs`` + ``partial`` +
+    ``catalog`` + ``temporary`` + ``other``."""
 
     total: int
     drivers: tuple[DriverUsage, ...]
     recipes: int
     blobs: int
+    #: Downloads that broke off and are kept to be resumed, or are under way.
+    partial: int
     catalog: int
     temporary: int
     #: The shed's own few files and directories.
@@ -111,9 +113,11 @@ def disk_usage(shed: Shed) -> DiskUsage:
         )
         if not uses[image.id]:
             reclaimable += unique
+    partial = shed.blobs.partials.usage()
     parts = {
         "recipes": allocated(home.recipes),
-        "blobs": allocated(home.blobs),
+        "blobs": max(0, allocated(home.blobs) - partial),
+        "partial": partial,
         "catalog": allocated(home.catalog),
         "temporary": allocated(home.temporary),
     }

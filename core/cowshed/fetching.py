@@ -26,6 +26,7 @@ import attrs
 from .errors import NotFoundError, SourceError
 from .oci import Descriptor
 from .partials import Claim, storing
+from .transport import AlreadyHereError
 
 if TYPE_CHECKING:
     from .blobs import BlobStore
@@ -131,12 +132,12 @@ class Fetcher:
         return attrs.evolve(layer, open=open_, settle=settle)
 
     def _hurry(self, transfer: _Transfer) -> None:
-        """Fetch a layer that somebody is about to read, whatever ``wanted`` said of it."""
+        """Fetch a layer that somebody is about to read, if nobody does yet."""
         with self._lock:
             waiting = transfer in self._waiting
             if waiting:
                 self._waiting.remove(transfer)
-        if transfer.demand() or waiting:
+        if waiting or transfer.demand():
             thread = threading.Thread(target=transfer.run, name="cowshed-fetch-now", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -271,15 +272,21 @@ class _Transfer:
     # -- the reader ---------------------------------------------------------------------------
 
     def demand(self) -> bool:
-        """Ask for the blob in any case; return whether it has to be run for that once more."""
+        """Wait until its file is there; return whether it has to be run for that once more.
+
+        Raises:
+            AlreadyHereError: it wasn't wanted any more. The next call brings it in any case.
+        """
         with self._changed:
-            self._demanded = True
             while self._state == "running" and self._claim is None:
                 self._changed.wait(_LOOK)
-            if self._state == "idle":
-                self._state = "waiting"
-                return True
-            return False
+            if self._state != "idle":
+                return False
+            if not self._demanded:
+                self._demanded = True
+                raise AlreadyHereError(self._descriptor.digest)
+            self._state = "waiting"
+            return True
 
     def open(self) -> BinaryIO:
         """Return the blob's bytes from the first on, as they come."""
@@ -314,7 +321,7 @@ class _Transfer:
         with self._changed:
             claim, self._claim = self._claim, None
             again = (self._earlier > 0 or self._stored) and not self._stopped
-            self._state = "idle"
+            self._state, self._demanded = "idle", True
             self._error = None
             self.available = self._earlier = 0
             stored, self._stored = self._stored, False

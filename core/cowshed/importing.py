@@ -32,6 +32,7 @@ from .errors import (
 from .lease import Lease
 from .oci import ImageConfig, chain_ids, digest_bytes, new_config
 from .records import ImageRecord, LayerRecord
+from .transport import AlreadyHereError
 
 if TYPE_CHECKING:
     from .archive import HashingReader
@@ -143,17 +144,22 @@ class Importer:
                     self.existing += 1
                     self._tell("exists", layer, index, count, size=known.size)
                     return known
-            record = self._replayed(lease, layer, chain, parent)
-            if record is not None:
-                self.existing += 1
-                self._tell("exists", layer, index, count, size=record.size)
-                return record
 
             def progress(done: int) -> None:
                 self._tell("reading", layer, index, count, read=done)
 
-            progress(0)
-            record, read = self._read(lease, layer, chain, parent, progress)
+            while True:
+                record = self._replayed(lease, layer, chain, parent)
+                if record is not None:
+                    self.existing += 1
+                    self._tell("exists", layer, index, count, size=record.size)
+                    return record
+                progress(0)
+                try:
+                    record, read = self._read(lease, layer, chain, parent, progress)
+                    break
+                except AlreadyHereError:
+                    continue
             self.bytes_read += read
         self._tell("done", layer, index, count, read=read, size=record.size)
         return record

@@ -14,8 +14,15 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from .errors import UsageError
+from .errors import CowshedError, UsageError
 from .oci import Descriptor, ImageConfig, LayerCompression, Manifest, Platform
+
+
+class AlreadyHereError(CowshedError):
+    """Another process has brought the layer meanwhile; the shed may hold it, under any chain."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(f"layer {layer} was brought by another process")
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +35,7 @@ class SourceLayer:
     diff_id: str | None
     compression: LayerCompression
     #: Opens the raw, compressed bytes. Nothing about them is verified yet. Standard input can be
-    #: opened once only.
+    #: opened once only. Where it raises AlreadyHereError, a second call doesn't.
     open: Callable[[], BinaryIO]
     #: Opens the raw bytes from an offset on, from any thread: for sources that are far away, whose
     #: layers are fetched several at once, and go on where an earlier transfer broke off.

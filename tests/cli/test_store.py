@@ -13,7 +13,7 @@ import pytest
 
 def test_the_parts_of_df_add_up_to_what_is_on_disk(cowshed: Any, container: str) -> None:
     usage = cowshed("df", "--json").json
-    parts = ("images", "containers", "blobs", "recipes", "catalog", "temporary", "other")
+    parts = ("images", "containers", "blobs", "partial", "recipes", "catalog", "temporary", "other")
     assert sum(usage[part] for part in parts) == usage["total"]
     assert usage["drivers"][0]["name"] == "naive-copy"
     du = subprocess.run(

@@ -136,7 +136,13 @@ def assert_consistent(shed: Shed) -> None:
     usage = shed.df()
     drivers = sum(driver.disk for driver in usage.drivers)
     assert usage.total == (
-        drivers + usage.recipes + usage.blobs + usage.catalog + usage.temporary + usage.other
+        drivers
+        + usage.recipes
+        + usage.blobs
+        + usage.partial
+        + usage.catalog
+        + usage.temporary
+        + usage.other
     )
     for driver in usage.drivers:
         assert driver.disk == driver.layers + driver.containers + driver.shared

@@ -213,5 +213,5 @@ def assert_consistent(shed: Path) -> None:
     with Shed(shed) as opened:
         assert opened.check(deep=True) == []
         usage = opened.df()
-        parts = sum(one.disk for one in usage.drivers) + usage.recipes + usage.blobs
+        parts = sum(one.disk for one in usage.drivers) + usage.recipes + usage.blobs + usage.partial
         assert usage.total == parts + usage.catalog + usage.temporary + usage.other

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 def df_command(session: Session, verbose: bool) -> None:
     """Show where the bytes on disk are.
 
-    The sizes in the first table add up to what is on disk. --json, in bytes: {total, images,
-    containers, blobs, recipes, catalog, temporary, other, reclaimable, image_count, active_images,
-    container_count, drivers: [{name, disk, layer_count, layers, container_count, containers,
-    shared}], image_list: [{id, names, created, size, unique, shared, containers}]}; total = images
-    + containers + blobs + recipes + catalog + temporary + other.
+    The sizes in the first table add up to what is on disk; Partial are downloads that broke off
+    and will be resumed. --json, in bytes: {total, images, containers, blobs, partial, recipes,
+    catalog, temporary, other, reclaimable, image_count, active_images, container_count, drivers:
+    [{name, disk, layer_count, layers, container_count, containers, shared}], image_list: [{id,
+    names, created, size, unique, shared, containers}]}; total = images + containers + blobs +
+    partial + recipes + catalog + temporary + other.
     """
     usage = session.shed.df()
     if session.json:
@@ -68,6 +69,7 @@ def _print_parts(usage: DiskUsage) -> None:
     images, containers = _in_images(usage), _in_containers(usage)
     rest = (
         ("Blobs", usage.blobs),
+        ("Partial", usage.partial),
         ("Recipes", usage.recipes),
         ("Catalog", usage.catalog),
         ("Temporary", usage.temporary),

@@ -42,8 +42,9 @@ class BlobReader(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         while len(view) and self._offset < self._item.size:
             try:
-                response = self._response = self._response or self._opened()
-                data = response.read(min(len(view), self._item.size - self._offset))
+                response = self._open_response()
+                # What has come, without waiting for more: somebody reads behind it.
+                data = response.read1(min(len(view), self._item.size - self._offset))
                 if not data:
                     raise OSError("it ends early")
             except FAILURES as error:
@@ -57,7 +58,7 @@ class BlobReader(io.RawIOBase):
 
     def close(self) -> None:
         response, self._response = self._response, None
-        if response is not None and not self.closed:
+        if response is not None:
             if self._offset < self._item.size:
                 # A read in another thread is waiting for the network, for up to a minute.
                 with contextlib.suppress(ValueError, RuntimeError, *FAILURES):
@@ -68,6 +69,15 @@ class BlobReader(io.RawIOBase):
             with contextlib.suppress(*FAILURES):
                 response.close()
         super().close()
+
+    def _open_response(self) -> Response:
+        response = self._response
+        if response is None and not self.closed:
+            response = self._response = self._opened()
+        if response is None or self.closed:
+            self.close()  # once more, if it was opened meanwhile
+            raise ValueError("the download was given up")
+        return response
 
     def _opened(self) -> Response:
         while True:
@@ -94,7 +104,7 @@ class BlobReader(io.RawIOBase):
         if response is not None:
             response.close()
         if self.closed:
-            raise ValueError("the download was given up") from error
+            return
         endpoint = self._places[0].endpoint
         if self._failures >= endpoint.retries:
             if len(self._places) > 1:
