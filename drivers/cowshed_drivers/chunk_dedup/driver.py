@@ -66,10 +66,7 @@ class ChunkDedup(Driver):
     # -- layers and containers ----------------------------------------------------------------
 
     def stage(self, parent: str | None) -> Stage:
-        store = self._store
-        with store.index.read() as txn:
-            _, root = commit.parent_of(store, txn, parent)
-        return ChunkStage(store, parent, root)
+        return ChunkStage(self._store, parent)
 
     def prepare(self, container: str, parent: str | None) -> None:
         commit.prepare(self._store, [container], parent)

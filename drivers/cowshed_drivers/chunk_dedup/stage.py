@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 from cowshed.driver import Stage
 from cowshed.entry import Entry, Kind
-from cowshed.errors import CorruptError
+from cowshed.errors import BusyError, CorruptError, CowshedError
 
 from .changes import brought, changes
 from .collect import sweep
-from .commit import seal_layer
+from .commit import parent_of, seal_layer
 from .compare import Comparison, Counts
 from .content import hold_stream
 from .index import LAYER
@@ -27,17 +27,18 @@ from .writer import Writer, order_key
 class ChunkStage(Stage):
     """Applies entries in memory and streams content into private packs."""
 
-    def __init__(self, store: Store, parent: str | None, parent_root: bytes) -> None:
+    def __init__(self, store: Store, parent: str | None) -> None:
         self._store = store
         self._parent = parent
-        self._parent_root = parent_root
+        with store.index.read() as txn:
+            self._owner, self._parent_root = parent_of(store, txn, parent)
         self._writer: Writer | None = Writer(store)
         self._nodes = store.nodes.through(self._writer.get)
         try:
-            self._overlay = Overlay(self._nodes, parent_root)
+            self._overlay = Overlay(self._nodes, self._parent_root)
         except DamagedError as error:
             self.discard()
-            raise CorruptError(parent or "", str(error)) from error
+            raise self._explained(error, parent or "") from error
         self._given: set[str] = set()
 
     def _live(self) -> Writer:
@@ -67,7 +68,19 @@ class ChunkStage(Stage):
             if entry.kind is Kind.HARDLINK and entry.target in self._given:
                 self._given.add(entry.path)
         except DamagedError as error:
-            raise CorruptError(f"{self._parent}: /{entry.path}", str(error)) from error
+            raise self._explained(error, f"{self._parent}: /{entry.path}") from error
+
+    def _explained(self, error: DamagedError, where: str) -> CowshedError:
+        """Tell damage from a parent that somebody has removed, and maybe stored again since.
+
+        Raises:
+            NotFoundError: the parent is gone.
+        """
+        with self._store.index.read() as txn:
+            owner, _ = parent_of(self._store, txn, self._parent)
+        if owner != self._owner:
+            return BusyError(f"layer {self._parent} was removed and stored again; try again later")
+        return CorruptError(where, str(error))
 
     def open(self, path: str) -> BinaryIO:
         self._live()
@@ -85,7 +98,7 @@ class ChunkStage(Stage):
         try:
             keep = self._seal(writer, layer)
         except DamagedError as error:
-            raise CorruptError(layer, str(error)) from error
+            raise self._explained(error, layer) from error
         finally:
             self._writer = None
             writer.close(keep=keep)
