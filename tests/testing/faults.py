@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 import attrs
@@ -329,3 +330,246 @@ class ForgetsOnClose(MemoryDriver):
     def close(self) -> None:
         self._store.items.clear()
         self._store.volumes.clear()
+
+
+class ReplacesWhatIsThere(MemoryDriver):
+    """An ID that is taken is given to the newcomer."""
+
+    def _free(self, id: str, *, allowed: Held | None = None) -> None:
+        pass
+
+
+class ForgetsParents(MemoryDriver):
+    """A fork doesn't say what it stands on."""
+
+    def fork(self, container: str, new: str) -> None:
+        super().fork(container, new)
+        self._store.items[new] = attrs.evolve(self._store.items[new], parent=None)
+
+
+class PreparesHalf(MemoryDriver):
+    """Where one of many can't be made, the others stay."""
+
+    def prepare_many(self, containers: Iterable[str], parent: str | None) -> None:
+        for container in containers:
+            self.prepare(container, parent)
+
+
+class RecoversTooMuch(MemoryDriver):
+    """recover sweeps stages that are alive."""
+
+    def stage(self, parent: str | None) -> Stage:
+        stage = super().stage(parent)
+        self._stages.setdefault(id(self._store), []).append(stage)
+        return stage
+
+    _stages: ClassVar[dict[int, list[Stage]]] = {}
+
+    def recover(self) -> None:
+        for stage in self._stages.pop(id(self._store), []):
+            stage.discard()
+
+
+class CachesTrees(MemoryDriver):
+    """A driver object shows what it showed first."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._seen: dict[str, Volume] = {}
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        if writable:
+            return super().tree(id, writable=True)
+        volume = self._store.volumes[self._item(id).id]
+        return MemoryTree(self._seen.setdefault(id, volume.copy()), writable=False)
+
+
+class LosesDeepLayers(MemoryDriver):
+    """What lies more than two hundred layers down is gone."""
+
+    def publish(self, layer: str, parent: str | None, volume: Volume) -> None:
+        depth, below = 0, parent
+        while below is not None:
+            depth, below = depth + 1, self._store.items[below].parent
+        if depth > 200:
+            volume.nodes.pop("bottom", None)
+        super().publish(layer, parent, volume)
+
+
+class HidesLinksInChanges(MemoryDriver):
+    """Changes don't say which names belong to one file."""
+
+    def changes(self, container: str) -> Iterator[Change]:
+        for change in super().changes(container):
+            yield Change(change.kind, attrs.evolve(change.entry, inode=0, links=1))
+
+
+class ListsOnlyNewNames(MemoryDriver):
+    """Where a file gained a name, the names it had aren't changes."""
+
+    def changes(self, container: str) -> Iterator[Change]:
+        old = self._store.bases[container]
+        for change in super().changes(container):
+            known = change.path in old.nodes and change.entry.kind is Kind.FILE
+            if not (known and old.entry(change.path) == change.entry):
+                yield change
+
+
+class CountsLinksAsFiles(MemoryDriver):
+    """A container's apparent size counts each name of a file."""
+
+    def usage(self, id: str) -> Usage:
+        usage = super().usage(id)
+        if self._item(id).held is Held.LAYER:
+            return usage
+        files = (change.entry.size for change in self.changes(id))
+        return attrs.evolve(usage, apparent=sum(files))
+
+
+class ChangedTree(MemoryDriver):
+    """Opens trees of a class of its own."""
+
+    kind: ClassVar[type[MemoryTree]] = MemoryTree
+
+    def tree(self, id: str, *, writable: bool = False) -> Tree:
+        tree = super().tree(id, writable=writable)
+        assert isinstance(tree, MemoryTree)
+        return self.kind(tree.volume, writable=writable)
+
+
+class _Joining(MemoryTree):
+    def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
+        node = self.volume.nodes.get(path)
+        if mode == "r+b" and node is not None:
+            for other in self.volume.nodes.values():
+                if other is not node and other.data and other.data == node.data:
+                    other.data = node.data
+        return super().open(path, mode)
+
+
+class JoinsEqualFiles(ChangedTree):
+    """Files of equal content are one file until somebody notices."""
+
+    kind = _Joining
+
+
+class _Masked(MemoryTree):
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        mask = os.umask(0)
+        os.umask(mask)
+        super().mkdir(path, mode & ~mask)
+
+
+class ObeysUmask(ChangedTree):
+    """A new directory has the mode that the umask leaves."""
+
+    kind = _Masked
+
+
+class _Still(MemoryTree):
+    def _drop(self, path: str) -> None:
+        del self.volume.nodes[path]
+
+
+class ForgetsDirectoryTimes(ChangedTree):
+    """Removing something leaves its directory's mtime."""
+
+    kind = _Still
+
+
+class _Climbing(MemoryTree):
+    def _directory(self, path: str) -> None:
+        parts = path.split("/") if path else []
+        for depth in range(1, len(parts) + 1):
+            if "/".join(parts[:depth]) not in self.volume.nodes:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+class WalksThroughLinks(ChangedTree):
+    """What isn't a directory on the way is FileNotFoundError, as if it weren't there."""
+
+    kind = _Climbing
+
+
+class _Overwriting(MemoryTree):
+    def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
+        found = path in self.volume.nodes
+        return super().open(path, "r+b" if mode == "ab" and found else mode)
+
+
+class OverwritesInsteadOfAppending(ChangedTree):
+    """Appending begins at the start."""
+
+    kind = _Overwriting
+
+
+class _Vanishing(MemoryTree):
+    def rename(self, source: str, destination: str) -> None:
+        super().rename(source, destination)
+        nodes = self.volume.nodes
+        if source in nodes and nodes.get(destination) is nodes[source] and source != destination:
+            del nodes[source]
+
+
+class RenamesAwayOneOfTwoNames(ChangedTree):
+    """Renaming a name onto another of the same file removes the first."""
+
+    kind = _Vanishing
+
+
+class _NoAncientTimes(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        return attrs.evolve(entry, mtime_ns=max(0, entry.mtime_ns))
+
+
+class ClampsTimes(StagesFaultily):
+    """No file is older than 1970."""
+
+    kind = _NoAncientTimes
+
+
+class _PlainFiles(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        device = entry.kind in (Kind.CHAR, Kind.BLOCK)
+        return attrs.evolve(entry, kind=Kind.FILE, rdev=0) if device else entry
+
+
+class MakesDevicesFiles(StagesFaultily):
+    """Device nodes become empty files, as without privilege."""
+
+    kind = _PlainFiles
+
+
+class _Folded(FaultyStage):
+    def alter(self, entry: Entry) -> Entry | None:
+        plain = entry.path.encode("utf-8", "replace").decode()
+        return attrs.evolve(entry, path=plain)
+
+
+class ReplacesUndecodableNames(StagesFaultily):
+    """A byte that isn't UTF-8 becomes a question mark."""
+
+    kind = _Folded
+
+
+class _LazyStage(MemoryStage):
+    """Reads its content when it is sealed."""
+
+    def __init__(self, driver: MemoryDriver, parent: str | None, base: Volume) -> None:
+        super().__init__(driver, parent, base)
+        self._later: list[tuple[Entry, BinaryIO | None]] = []
+
+    def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
+        self._later.append((entry, content))
+
+    def seal(self, layer: str) -> None:
+        for entry, content in self._later:
+            super().add(entry, content)
+        super().seal(layer)
+
+
+class KeepsReferences(MemoryDriver):
+    """A stage holds on to what it is to read."""
+
+    def stage(self, parent: str | None) -> Stage:
+        return _LazyStage(self, parent, self._base(parent))

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cowshed.driver import Driver
+from cowshed.driver import Capability, Driver, DriverSpec
 from cowshed.testing import DriverConformance, MemoryDriver
 from cowshed.testing.kit import Store
+from cowshed.testing.round_trips import TRIPS
 from cowshed.testing.writes import WRITES
 
 from . import faults
 
 BY_NAME = {write.name: write for write in WRITES}
+BY_TRIP = {trip.name: trip for trip in TRIPS}
 
 CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
     (
@@ -71,14 +73,93 @@ CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
     (faults.CountsTwice, "test_apparent_is_what_was_brought", {}),
     (faults.ForgetsOnClose, "test_items_is_exactly_what_was_made", {}),
     (faults.ForgetsOnClose, "test_everything_survives_reopening", {}),
+    (
+        faults.ReplacesWhatIsThere,
+        "test_a_taken_id_is_refused_for_another_thing",
+        {"old": "a container", "new": "a fork"},
+    ),
+    (
+        faults.ReplacesWhatIsThere,
+        "test_a_taken_id_is_refused_for_another_thing",
+        {"old": "a container", "new": "a layer"},
+    ),
+    (
+        faults.LeaksOnRemove,
+        "test_a_removed_id_is_free_for_any_thing",
+        {"old": "a fork", "new": "a container"},
+    ),
+    (faults.ForgetsParents, "test_items_is_exactly_what_was_made", {}),
+    (faults.PreparesHalf, "test_preparing_many_is_all_or_none", {}),
+    (faults.RecoversTooMuch, "test_recover_leaves_live_stages_and_trees_alone", {}),
+    (faults.CachesTrees, "test_written_things_show_after_sync", {}),
+    (faults.CachesTrees, "test_another_driver_object_sees_everything", {}),
+    (faults.LosesDeepLayers, "test_a_bottom_file_reads_through_five_hundred_layers", {}),
+    (
+        faults.HidesLinksInChanges,
+        "test_changes_go_out_as_a_layer_and_come_in_again",
+        {"trip": BY_TRIP["a hard link before an unmodified file"]},
+    ),
+    (
+        faults.ListsOnlyNewNames,
+        "test_changes_go_out_as_a_layer_and_come_in_again",
+        {"trip": BY_TRIP["a hard link before an unmodified file"]},
+    ),
+    (
+        faults.IgnoresOpaque,
+        "test_opaque_acts_at_its_moment",
+        {},
+    ),
+    (faults.CountsLinksAsFiles, "test_what_a_layer_brings_is_what_its_changes_said", {}),
+    (faults.JoinsEqualFiles, "test_equal_files_are_files_of_their_own", {}),
+    (faults.ObeysUmask, "test_new_objects_belong_to_root_and_have_the_mode_asked_for", {}),
+    (faults.ForgetsDirectoryTimes, "test_directories_and_files_get_a_fresh_mtime", {}),
+    (faults.WalksThroughLinks, "test_symbolic_links_are_never_followed", {}),
+    (
+        faults.OverwritesInsteadOfAppending,
+        "test_a_file_is_overwritten_extended_and_cut",
+        {"size": 4096, "own": True},
+    ),
+    (faults.RenamesAwayOneOfTwoNames, "test_rename_replaces_as_rename_does", {}),
+    (faults.ClampsTimes, "test_mtimes", {}),
+    (faults.MakesDevicesFiles, "test_fifos_and_devices", {}),
+    (faults.ReplacesUndecodableNames, "test_names", {}),
+    (faults.KeepsReferences, "test_a_stage_reads_content_to_its_end_and_keeps_no_reference", {}),
+    (faults.ForkShares, "test_random_histories_agree_with_the_model", {}),
+    (faults.RemovesParents, "test_random_histories_agree_with_the_model", {}),
+    (faults.CopiesHardLinks, "test_random_histories_agree_with_the_model", {}),
+]
+
+#: The model keeps everything in full copies: whoever declares more for it is a liar.
+LIES: list[tuple[Capability, str]] = [
+    (Capability.NATIVE_PATH, "test_a_native_path_is_there_if_declared"),
+    (Capability.INSTANT_PREPARE, "test_creating_a_container_doesnt_depend_on_the_image"),
+    (Capability.INSTANT_FORK, "test_forking_doesnt_depend_on_the_image"),
+    (Capability.INSTANT_FORK, "test_forking_doesnt_depend_on_what_the_container_holds"),
+    (Capability.NATIVE_CHANGES, "test_finding_changes_doesnt_depend_on_the_image"),
+    (Capability.SHARES_INODES, "test_equal_files_are_stored_once"),
+    (Capability.SHARES_CHUNKS, "test_equal_parts_of_files_are_stored_once"),
+    (Capability.COMPRESSES, "test_what_can_be_compressed_is"),
 ]
 
 
-def run(driver: type[MemoryDriver], test: str, arguments: dict[str, object], root: Path) -> None:
+def run(
+    driver: type[MemoryDriver],
+    test: str,
+    arguments: dict[str, object],
+    root: Path,
+    *capabilities: Capability,
+) -> None:
     """Run one test of the kit on ``driver``."""
 
     class Kit(DriverConformance):
         processes = False
+        on_disk = False
+        spec = DriverSpec(
+            name="faulty",
+            summary="",
+            load=lambda: lambda root, options: driver(root),
+            capabilities=frozenset(capabilities),
+        )
 
         def open_driver(self, root: Path) -> Driver:
             return driver(root)
@@ -89,6 +170,13 @@ def run(driver: type[MemoryDriver], test: str, arguments: dict[str, object], roo
     method(**{name: known[name] for name in inspect.signature(method).parameters})
 
 
+def assert_names_the_promise(error: BaseException, test: str) -> None:
+    assert str(error), "a failure says what differs"
+    (note,) = [note for note in error.__notes__ if note.startswith("broken promise (")]
+    said = note.partition("): ")[2].replace("'", "").replace(" ", "_")
+    assert said == test.removeprefix("test_"), "a failure names the promise"
+
+
 @pytest.mark.parametrize(
     ("fault", "test", "arguments"), CAUGHT, ids=lambda value: getattr(value, "__name__", None)
 )
@@ -96,6 +184,29 @@ def test_a_planted_fault_is_caught(
     fault: type[MemoryDriver], test: str, arguments: dict[str, object], tmp_path: Path
 ) -> None:
     run(MemoryDriver, test, arguments, tmp_path / "sound")
-    with pytest.raises((AssertionError, pytest.fail.Exception)) as caught:
+    with pytest.raises((Exception, pytest.fail.Exception)) as caught:
         run(fault, test, arguments, tmp_path / "faulty")
-    assert str(caught.value), "a failure names the promise"
+    assert_names_the_promise(caught.value, test)
+
+
+@pytest.mark.parametrize(("capability", "test"), LIES, ids=lambda value: getattr(value, "name", ""))
+def test_a_capability_that_isn_t_so_is_caught(
+    capability: Capability, test: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError) as caught:
+        run(MemoryDriver, test, {}, tmp_path, capability)
+    assert_names_the_promise(caught.value, test)
+
+
+def test_every_planted_fault_is_caught_by_something() -> None:
+    planted = {
+        found
+        for found in vars(faults).values()
+        if isinstance(found, type)
+        and issubclass(found, MemoryDriver)
+        and found.__doc__
+        and found.__module__ == faults.__name__
+    } - {faults.StagesFaultily, faults.ChangedTree}
+    caught = {fault for fault, _, _ in CAUGHT}
+    assert planted == caught
+    assert len(caught) >= 40

@@ -59,6 +59,8 @@ class ConcurrencyConformance(Kit):
         child = store.container("child", base)
         assert {item.id for item in other.items()} == {base, child}
         assert_same(store.layers[base], look_at(other, base), "another driver sees layers")
+        with store.driver.tree(child) as tree:  # seen once, it must be looked at again
+            assert not tree.exists("d/new")
         with other.tree(child, writable=True) as tree:
             tree.write_bytes("d/new", b"by the other")
         with store.driver.tree(child) as tree:

@@ -133,6 +133,27 @@ class FileConformance(Kit):
             rest = tree.read_bytes("f")[100:]
             assert digest(rest) == digest(bytes(399_900) + b"end"), "a gap reads zeros"
 
+    def test_equal_files_are_files_of_their_own(self, store: Store) -> None:
+        same = pattern(5000)
+        base = store.layer("base", *(file(name, same, mode=0o640) for name in "abcd"))
+        child = store.container("child", base)
+        with store.write(child) as tree:
+            assert {tree.stat(name).links for name in "abcd"} == {1}, "equal files aren't linked"
+            with tree.open("a", "r+b") as content:
+                content.write(b"changed")
+            tree.chmod("b", 0o600)
+            tree.setxattr("c", "user.x", b"1")
+            tree.write_bytes("e", same)
+            tree.write_bytes("f", same)
+            tree.truncate("f", 10)
+            found = look(tree)
+        assert found["d"] == store.layers[base]["d"], "a write reaches one of several equal files"
+        assert found["b"].digest == found["c"].digest == found["e"].digest == digest(same)
+        assert found["f"].digest == digest(same[:10]) and found["c"].mode == 0o640
+        expected = ["C ", "C a", "C b", "C c", "A e", "A f"]
+        assert store.changes(child) == expected, "a write reaches one of several equal files"
+        store.assert_layers()
+
     def test_modes_of_opening_do_what_they_say(self, store: Store) -> None:
         child = store.container("child", store.layer("base", file("f", "old", mode=0o600, uid=9)))
         with store.write(child) as tree:

@@ -262,6 +262,8 @@ class HistoryConformance(Kit):
                     stateful_step_count=self.steps * (2 if self.thorough else 1),
                     deadline=None,
                     database=None,
+                    # What fails in the standard run fails again; a thorough one explores.
+                    derandomize=not self.thorough,
                     # Steps by name are easier to leave out than the draws that led to them.
                     phases=[Phase.generate],
                     verbosity=Verbosity.quiet,

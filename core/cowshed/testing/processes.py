@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ..driver import Held
+from ..errors import InUseError, NotFoundError
 from .concurrency import PATIENCE, sample, seal
 from .files import pattern
 from .kit import Kit, Store, key, kit_at, where
@@ -89,6 +90,23 @@ def _read_and_report(kit: Kit, root: Path, start: Connection, number: int) -> No
         start.send(seen)
 
 
+def _build_on_what_goes_away(kit: Kit, root: Path, start: Connection, number: int) -> None:
+    with kit.open_driver(root) as driver:
+        start.send("ready")
+        built = 0
+        while not start.poll():
+            id = key(f"built{built}")
+            try:
+                seal(driver, id, key("base"), sample(number)[:3])
+                driver.prepare(key(f"on{built}"), id)
+            except (NotFoundError, InUseError):
+                continue  # it was gone, or is being removed
+            built += 1
+            driver.remove(key(f"on{built - 1}"))
+            driver.remove(id)
+        start.send(built)
+
+
 class ProcessConformance(Kit):
     """Several processes may use one store at once, and any may die at any moment."""
 
@@ -158,6 +176,33 @@ class ProcessConformance(Kit):
             process.join(PATIENCE)
             assert process.exitcode == 0
         store.assert_layers()
+
+    def test_building_on_a_layer_that_another_removes_leaves_no_orphan(self, store: Store) -> None:
+        things = sample(5)[:3]
+        store.layer("base", *things)
+        with self.process(store.root, _build_on_what_goes_away, 6) as (process, builder):
+            removed = 0
+            for _ in range(300 if self.thorough else 40):
+                try:
+                    store.driver.remove(key("base"))
+                except InUseError:
+                    time.sleep(0.001)
+                    continue
+                removed += 1
+                held = store.held()
+                orphans = [id for id, (_, parent) in held.items() if parent not in (None, *held)]
+                assert not orphans, "a layer goes away only if nothing stands on it"
+                store.layer("base", *things)
+            builder.send("stop")
+            assert builder.poll(PATIENCE), "the other process hangs"
+            built = builder.recv()
+            process.join(PATIENCE)
+            assert process.exitcode == 0, "the other process failed by itself"
+        assert removed or built, "one of the two gets on"
+        store.driver.recover()
+        for id, (_, parent) in store.held().items():
+            assert parent is None or parent in store.held(), "a race leaves no orphan"
+            store.look(id)
 
     def test_what_a_killed_process_staged_is_swept(self, store: Store) -> None:
         store.container("container")
