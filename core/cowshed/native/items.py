@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-from pathlib import Path
+from contextlib import suppress
 from types import EllipsisType
 from typing import Any
 
@@ -13,6 +14,10 @@ import attrs
 
 from ..driver import Usage
 from ..errors import CorruptError
+
+#: In a store's root.
+COMMON = "common"
+_NO_PARENT = "_"  # no ID
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,254}")
 
@@ -22,18 +27,20 @@ def is_id(id: str) -> bool:
     return _ID.fullmatch(id) is not None
 
 
+#: In a tree's home.
+ITEM = "item.json"
+
+
 class ItemFile:
     """``item.json`` in a tree's home, written once before publication."""
 
     def __init__(self, home: str) -> None:
         self._home = home
-        self._path = os.path.join(home, "item.json")
+        self._path = os.path.join(home, ITEM)
 
     def write(self, parent: str | None, apparent: int) -> None:
         """Record the parent layer and the bytes of the files that this layer brought."""
-        with open(self._path, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            json.dump({"parent": parent, "apparent": apparent}, file)
+        _write(self._path, parent, apparent)
 
     def parent(self) -> str | EllipsisType | None:
         """Return the parent's ID, None for a base; Ellipsis if there is no such item."""
@@ -57,6 +64,50 @@ class ItemFile:
         except (ValueError, KeyError, TypeError) as error:
             problem = f"item.json is damaged: {error}"
             raise CorruptError(os.path.basename(self._home), problem) from error
+
+
+def _write(path: str, parent: str | None, apparent: int, *, durable: bool = False) -> None:
+    with open(path, "x", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask
+        json.dump({"parent": parent, "apparent": apparent}, file)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Common:
+    """``common/LAYER``: what ``item.json`` says of all containers on one layer is the same, so it
+    is written once and linked. A link takes a third of a small file's time, none of its 4 KiB on
+    the disk, and need not wait for data to be written."""
+
+    def __init__(self, root: str, parent: str | None, *, durable: bool) -> None:
+        self._parent = parent
+        self._durable = durable
+        self._path = os.path.join(root, COMMON, _NO_PARENT if parent is None else parent)
+
+    def link(self, path: str) -> None:
+        """Make ``path`` a name of the file, unless it exists."""
+        try:
+            os.link(self._path, path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EMLINK):
+                raise
+            # Nobody had one before, or it has 65,000 names, which is what ext4 lets a file have.
+            _write(path, self._parent, 0, durable=self._durable)
+            os.link(path, f"{path}.new")
+            os.rename(f"{path}.new", self._path)
+
+    def remove(self) -> None:
+        """Take the file's own name away."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def common_of(root: str) -> list[str]:
+    """Return the layers that have such a file."""
+    return [layer for layer in os.listdir(os.path.join(root, COMMON)) if is_id(layer)]
 
 
 class UsageCache:
@@ -85,8 +136,10 @@ class UsageCache:
                 json.dump({"stamp": stamp, **attrs.asdict(usage)}, file)
             os.rename(aside, self._path)
         except OSError:
-            Path(aside).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(aside)
 
     def forget(self) -> None:
         """Throw away what was measured."""
-        Path(self._path).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)

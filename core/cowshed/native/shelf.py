@@ -15,7 +15,7 @@ from ..locking import Lock, LockFile
 from ..tree import Tree
 from .comparing import compare
 from .hosting import open_hosting
-from .items import ItemFile, UsageCache, is_id
+from .items import COMMON, ItemFile, UsageCache, is_id
 from .sidecar import Use
 from .syscalls import make_directory
 from .tree import NativeTree
@@ -35,7 +35,7 @@ class NativeShelf(Driver):
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
-        for place in (*PLACES.values(), "children", "staging", "trash"):
+        for place in (*PLACES.values(), "children", COMMON, "staging", "trash"):
             make_directory(os.path.join(self.root, place))
         self.hosting = open_hosting(os.path.join(self.root, "store.json"), self.name)
         self.locks = LockFile(root / "lock")

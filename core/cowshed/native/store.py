@@ -6,7 +6,9 @@
     ROOT/layers/ID/              rootfs/, sidecar.db, item.json, usage.json (a cache)
     ROOT/containers/ID/          the same
     ROOT/children/LAYER/ID       empty: layer or container ID stands on LAYER
-    ROOT/staging/RANDOM/         a tree in the making, locked while its process lives
+    ROOT/common/LAYER            ``item.json`` of every container on LAYER, by another name
+    ROOT/staging/RANDOM/         a tree in the making, locked while its process lives; a
+                                 container's by its own ID
     ROOT/trash/RANDOM/           a removed tree on its way out
 
 A tree is published by one rename out of staging and removed by one rename into the trash. The mark
@@ -18,12 +20,12 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+from contextlib import suppress
 
 from ..driver import Held, Item, Stage
-from ..errors import BusyError, ConflictError, InUseError, NotFoundError
+from ..errors import BusyError, InUseError, NotFoundError
 from ..locking import Lock
-from .items import ItemFile
+from .items import ITEM, Common, ItemFile, common_of, is_id
 from .removal import remove_directory
 from .shelf import PLACES, NativeShelf
 from .stage import NativeStage
@@ -87,15 +89,13 @@ class NativeDriver(NativeShelf):
             raise
 
     def prepare(self, container: str, parent: str | None) -> None:
-        self.free(container)
-        with self.begin(parent) as workspace:
+        with self.begin(parent, container) as workspace:
             self.lay(workspace.home, parent)
             self.publish_container(workspace, container, parent)
 
     def fork(self, container: str, new: str) -> None:
         item = self.item(container, Held.CONTAINER)
-        self.free(new)
-        with self.begin(item.parent) as workspace:
+        with self.begin(item.parent, new) as workspace:
             home = self.home(item)
             make_directory(os.path.join(workspace.home, ROOTFS))
             # Held until all is cloned: nobody opens it for writing in mid-clone, and a farm may
@@ -113,48 +113,75 @@ class NativeDriver(NativeShelf):
                 if writer is not None:
                     writer.release()
 
-    def begin(self, parent: str | None) -> Workspace:
-        """Return a place for what is to stand on ``parent``, which can't go away meanwhile."""
+    def begin(self, parent: str | None, container: str | None = None) -> Workspace:
+        """Return a place for what is to stand on ``parent``, which can't go away meanwhile.
+
+        For a container its ID is its own from now on. ConflictError: it is taken.
+        """
         held: Lock | None = None
         if parent is not None:
-            self.item(parent, Held.LAYER)
             held = self.locks.acquire(f"parent:{parent}", shared=True)
-            try:
-                self.item(parent, Held.LAYER)
-            except BaseException:
+        try:
+            if parent is not None and not self.exists(Held.LAYER, parent):
+                raise NotFoundError("layer", parent)
+            if container is not None and not is_id(container):
+                raise ValueError(f"{container!r} can't be a file name")
+            workspace = Workspace(self.root, self.locks, held, self.clear, container)
+        except BaseException:
+            if held is not None:
                 held.release()
-                raise
-        return Workspace(self.root, self.locks, held, self.clear)
+            raise
+        try:
+            if container is not None:
+                self.free(container)
+        except BaseException:
+            workspace.throw_away()
+            raise
+        return workspace
 
     def publish_container(self, workspace: Workspace, id: str, parent: str | None) -> None:
-        """Publish a finished tree as a container. ConflictError: it exists."""
-        if not self._publish(workspace, Item(id=id, held=Held.CONTAINER, parent=parent), 0):
-            raise ConflictError(f"container {id} exists already")
+        """Publish a finished tree as container ``id``, for which ``workspace`` was begun."""
+        common = Common(self.root, parent, durable=self.durable)
+        common.link(os.path.join(workspace.home, ITEM))
+        if parent is not None:
+            marks = os.path.join(self.root, "children", parent)
+            make_directory(marks)
+            common.link(os.path.join(marks, id))
+            if self.durable:
+                sync_directory(marks)
+        if self.durable:
+            self.sync_container(workspace)
+        item = Item(id=id, held=Held.CONTAINER, parent=parent)
+        home = self.home(item)
+        os.rename(workspace.home, home)
+        if self.durable:
+            sync_directory(os.path.dirname(home))
+        self.touch(item)
+
+    def sync_container(self, workspace: Workspace) -> None:
+        """Make a finished container durable."""
+        workspace.sync()
 
     def seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:
         """Publish a finished stage as ``layer``; quietly do nothing if that exists."""
-        self._publish(workspace, Item(id=layer, held=Held.LAYER, parent=parent), apparent)
-
-    def _publish(self, workspace: Workspace, item: Item, apparent: int) -> bool:
-        """Rename a finished tree into place; False if the ID is there already."""
+        item = Item(id=layer, held=Held.LAYER, parent=parent)
         home = self.home(item)
-        ItemFile(workspace.home).write(item.parent, apparent)
+        ItemFile(workspace.home).write(parent, apparent)
         if self.durable:
             workspace.sync()
-        with self.locks.acquire(f"id:{item.id}"):
-            self.free(item.id, allowed=item.held)
-            if item.parent is not None:
-                self._mark(item.parent, item.id)
+        with self.locks.acquire(f"staging:{layer}"):
+            self.free(layer, allowed=Held.LAYER)
+            if parent is not None:
+                self._mark(parent, layer)
             try:
                 os.rename(workspace.home, home)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    return False
+                    return
                 raise
         if self.durable:
             sync_directory(os.path.dirname(home))
         self.touch(item)
-        return True
 
     def _mark(self, parent: str, child: str) -> None:
         marks = os.path.join(self.root, "children", parent)
@@ -167,20 +194,24 @@ class NativeDriver(NativeShelf):
     # -- removing -------------------------------------------------------------------------------
 
     def remove(self, id: str) -> None:
-        item = self.item(id)
+        self.remove_item(self.item(id))
+
+    def remove_item(self, item: Item) -> None:
+        """Remove what is there, or was a moment ago."""
         alone: Lock | None = None
         if item.held is Held.LAYER:
-            alone = self.locks.attempt(f"parent:{id}")
+            alone = self.locks.attempt(f"parent:{item.id}")
             if alone is None:
-                raise BusyError(f"layer {id} is being built on just now; try again later")
+                raise BusyError(f"layer {item.id} is being built on just now; try again later")
         try:
             if item.held is Held.LAYER:
-                self._refuse_if_needed(id)
+                self._refuse_if_needed(item.id)
+                Common(self.root, item.id, durable=False).remove()
             key = os.urandom(16).hex()
             try:
                 os.rename(self.home(item), os.path.join(self.root, "trash", key))
             except FileNotFoundError:
-                raise NotFoundError("layer or container", id) from None
+                raise NotFoundError("layer or container", item.id) from None
         finally:
             if alone is not None:
                 alone.release()
@@ -204,10 +235,10 @@ class NativeDriver(NativeShelf):
 
     def _unmark(self, item: Item) -> None:
         if item.parent is not None:
-            with self.locks.acquire(f"id:{item.id}"):
+            with self.locks.acquire(f"staging:{item.id}"):
                 if not any(self.exists(held, item.id) for held in Held):
-                    mark = os.path.join(self.root, "children", item.parent, item.id)
-                    Path(mark).unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):
+                        os.unlink(os.path.join(self.root, "children", item.parent, item.id))
 
     def recover(self) -> None:
         staging = os.path.join(self.root, "staging")
@@ -220,7 +251,7 @@ class NativeDriver(NativeShelf):
         for key in os.listdir(trash):
             self.clear(trash, key)
         children = os.path.join(self.root, "children")
-        for layer in os.listdir(children):
+        for layer in {*os.listdir(children), *common_of(self.root)}:
             if self.exists(Held.LAYER, layer):
                 continue
             # Locked and looked again: it may be sealed, and built on, this very moment.
@@ -228,4 +259,5 @@ class NativeDriver(NativeShelf):
             if lock is not None:
                 with lock:
                     if not self.exists(Held.LAYER, layer):
+                        Common(self.root, layer, durable=False).remove()
                         remove_directory(children, layer)

@@ -54,7 +54,9 @@ def make_directory(path: str) -> None:
         os.mkdir(path, 0o700)
     except FileExistsError:
         return
-    os.chmod(path, 0o700)
+    # Nothing is written where nothing is wrong: a chmod costs as much again.
+    if os.stat(path).st_mode & 0o7777 != 0o700:
+        os.chmod(path, 0o700)
 
 
 def procfs(descriptor: int, name: str) -> str:

@@ -17,8 +17,8 @@ from .view import ROOTFS, NativeView
 
 
 class Workspace:
-    """``staging/RANDOM``, locked. ``parent`` is a lock to hold as long. ``remove`` is called with
-    a directory and the name of a directory in it."""
+    """``staging/KEY``, locked. ``parent`` is a lock to hold as long. ``remove`` is called with
+    a directory and the name of a directory in it. Who gives no ``key`` gets one."""
 
     def __init__(
         self,
@@ -26,18 +26,21 @@ class Workspace:
         locks: LockFile,
         parent: Lock | None,
         remove: Callable[[str, str], object] = remove_directory,
+        key: str | None = None,
     ) -> None:
         self._remove = remove
         self._staging = os.path.join(root, "staging")
-        self._key = os.urandom(16).hex()
+        self._key = key or os.urandom(16).hex()
         self._parent = parent
         # Locked before it exists, or a recover() in between would take it for a dead one.
         self._lock = locks.acquire(f"staging:{self._key}")
         self.home = os.path.join(self._staging, self._key)
         try:
+            if key is not None and os.path.lexists(self.home):
+                remove(self._staging, key)  # a killed process's
             make_directory(self.home)
         except BaseException:
-            self._release()
+            self._lock.release()
             raise
 
     def sync(self) -> None:
@@ -51,14 +54,12 @@ class Workspace:
     def throw_away(self) -> None:
         """Remove what is left (nothing, once it was published) and unlock. Twice is fine."""
         try:
-            self._remove(self._staging, self._key)
+            if os.path.lexists(self.home):
+                self._remove(self._staging, self._key)
         finally:
-            self._release()
-
-    def _release(self) -> None:
-        self._lock.release()
-        if self._parent is not None:
-            self._parent.release()
+            self._lock.release()
+            if self._parent is not None:
+                self._parent.release()
 
     def __enter__(self) -> Workspace:
         return self

@@ -21,7 +21,7 @@ from cowshed.native.directories import Directories
 from .comparing import is_opaque
 from .hosting import OverlayHosting
 from .links import groups_among, is_whiteout, read_groups, write_groups
-from .records import EXTRA, read_extras, write_extras
+from .records import read_extras, write_extras
 
 
 @attrs.define
@@ -85,8 +85,7 @@ class Flattener:
         groups = groups_among(self._target, names)
         if groups or not self._whole:
             write_groups(self._target_path, groups)
-        extras = read_extras(source + EXTRA for source in self._paths)
-        write_extras(self._target_path, extras)
+        write_extras(self._target_path, read_extras(self._paths))
 
     def _merge(self, path: str, merged: _Merged) -> dict[str, _Merged]:
         """Fill directory ``path`` of the target; return the directories in it."""

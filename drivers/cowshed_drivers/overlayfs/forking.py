@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cowshed.driver import Held, Item
 from cowshed.native.cloning import Copier, clone_tree, copy_attributes
-from cowshed.native.items import ItemFile
-from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
+from cowshed.native.items import ITEM, Common
+from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_directory
+from cowshed.native.workspace import Workspace
 
 from .freezing import FROZEN, LONGEST, SHARING, Frozen
 from .opening import OpeningDriver
@@ -29,14 +30,15 @@ class ForkingDriver(OpeningDriver):
 
     def fork(self, container: str, new: str) -> None:
         item = self.item(container, Held.CONTAINER)
-        self.free(new)
         left: tuple[str, ...] = ()
-        with self.begin(item.parent) as workspace:
+        with self.begin(item.parent, new) as workspace:
             make_directory(os.path.join(workspace.home, DIFF))
             still = self.keep_still(item)
             try:
                 if still is None:
                     self._copy(self.home(item), workspace.home)
+                    if self.durable:
+                        workspace.sync()
                 else:
                     self.finish_journal(item)
                 with self.frozen.forking():
@@ -45,7 +47,7 @@ class ForkingDriver(OpeningDriver):
                         self._inherit(self.home(item), workspace.home)
                     below = self.stacks.frozen_of(self.home(item))
                     if below:
-                        write_frozen(workspace.home, below)
+                        write_frozen(workspace.home, below, durable=self.durable)
                         self.frozen.mark(below, new)
                     self.publish_container(workspace, new, item.parent)
             finally:
@@ -63,7 +65,7 @@ class ForkingDriver(OpeningDriver):
         fresh = self.frozen.make_home()
         make_directory(os.path.join(fresh, DIFF))
         self._inherit(home, fresh)
-        ItemFile(fresh).write(item.parent, 0)
+        Common(self.root, item.parent, durable=self.durable).link(os.path.join(fresh, ITEM))
         below = self.frozen.freeze(home, fresh, durable=self.durable)
         if len(below) <= LONGEST:
             return ()
@@ -92,16 +94,20 @@ class ForkingDriver(OpeningDriver):
             copier.close()
         copy_extras(source, target, copier.inodes)
 
-    def remove(self, id: str) -> None:
-        item = self.item(id)
+    def remove_item(self, item: Item) -> None:
         below: tuple[str, ...] = ()
         if item.held is Held.CONTAINER:
             with suppress(FileNotFoundError):
                 below = self.stacks.frozen_of(self.home(item))
-        super().remove(id)
+        super().remove_item(item)
         if below:
-            self.frozen.release(below, id)
+            self.frozen.release(below, item.id)
             super().touch()
+
+    def sync_container(self, workspace: Workspace) -> None:
+        """Not all of the file system: two directories, and what they say."""
+        for directory in (os.path.join(workspace.home, DIFF), workspace.home):
+            sync_directory(directory)
 
     def recover(self) -> None:
         super().recover()

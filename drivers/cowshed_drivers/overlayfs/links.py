@@ -25,10 +25,11 @@ Groups = list[list[str]]
 
 
 class Links:
-    """The groups of several directories, topmost first. Of the first ``frozen`` they may not have
-    been written down."""
+    """The groups of several directories of a store, topmost first. Of the first ``frozen`` they may
+    not have been written down."""
 
-    def __init__(self, directories: Sequence[str], frozen: int) -> None:
+    def __init__(self, store: str, directories: Sequence[str], frozen: int) -> None:
+        self._store = store
         self._directories = directories
         self._frozen = frozen
         self._groups: list[dict[str, list[str]]] | None = None
@@ -39,7 +40,9 @@ class Links:
             self._groups = [
                 {
                     path: group
-                    for group in read_groups(directory, frozen=number < self._frozen)
+                    for group in read_groups(
+                        os.path.join(self._store, directory), frozen=number < self._frozen
+                    )
                     for path in group
                 }
                 for number, directory in enumerate(self._directories)

@@ -26,7 +26,7 @@ import hashlib
 import json
 import os
 import stat as stat_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cowshed.native.records import Record, Records
@@ -48,8 +48,9 @@ _KEPT_IN = ("kind", "mode", "uid", "gid", "rdev")
 class Extras:
     """The extra files of a stack, topmost first; lines are added to the first, later ones count."""
 
-    def __init__(self, directories: Iterable[str]) -> None:
-        self._paths = [directory + EXTRA for directory in directories]
+    def __init__(self, store: str, directories: Sequence[str]) -> None:
+        self._store = store
+        self._directories = directories
         self._lines: dict[str, Any] | None = None
 
     def get(self, key: str) -> Any:
@@ -65,29 +66,32 @@ class Extras:
         """Add a line."""
         line = json.dumps({key: value}).encode() + b"\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self._paths[0], flags, 0o600)
+        path = os.path.join(self._store, self._directories[0]) + EXTRA
+        descriptor = os.open(path, flags, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask
             size = os.fstat(descriptor).st_size
             if os.write(descriptor, line) != len(line):
                 os.ftruncate(descriptor, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._paths[0])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         finally:
             os.close(descriptor)
         self._read()[key] = value
 
     def _read(self) -> dict[str, Any]:
         if self._lines is None:
-            self._lines = read_extras(self._paths)
+            self._lines = read_extras(
+                os.path.join(self._store, directory) for directory in self._directories
+            )
         return self._lines
 
 
-def read_extras(paths: Iterable[str]) -> dict[str, Any]:
-    """Return what extra files say, the first before the others."""
+def read_extras(directories: Iterable[str]) -> dict[str, Any]:
+    """Return what extra files of directories say, the first before the others."""
     found: dict[str, Any] = {}
-    for path in reversed(list(paths)):
+    for directory in reversed(list(directories)):
         try:
-            with open(path, "rb") as file:
+            with open(directory + EXTRA, "rb") as file:
                 lines = file.read().split(b"\n")
         except FileNotFoundError:
             continue
@@ -104,7 +108,7 @@ def copy_extras(source: str, target: str, inodes: Mapping[int, int]) -> None:
     """Copy a directory's extra file for a copy of the directory, in which ``inodes`` became
     others."""
     lines: dict[str, Any] = {}
-    for key, value in read_extras([source + EXTRA]).items():
+    for key, value in read_extras([source]).items():
         if key.startswith("@"):
             lines[key] = value
         elif int(key) in inodes:

@@ -52,16 +52,14 @@ class OverlayView(NativeView):
         self._upper: Directories | None = None
         self._lowers: list[Directories] | None = None
         mounted = self.mounted
-        stack = mounted.stack
-        self._links = Links([mounted.at(lower) for lower in stack.lowers], stack.frozen)
+        self._links = Links(mounted.store, mounted.stack.lowers, mounted.stack.frozen)
         self._names: dict[int, list[str]] = {}
         self._not_in_upper: set[str] = set()
         return Directories(mounted.root)
 
     def open_records(self, use: Use) -> Records:
         mounted = self.mounted
-        extras = Extras(mounted.at(directory) for directory in mounted.stack.all)
-        return ObjectRecords(self, extras, mounted.key)
+        return ObjectRecords(self, Extras(mounted.store, mounted.stack.all), mounted.key)
 
     def close_view(self) -> None:
         super().close_view()
