@@ -119,7 +119,7 @@ def open_hosting(path: str, driver: str) -> Hosting:
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     with open(aside, "x", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)  # whatever the umask
-        rule = {"format": _FORMAT, "driver": driver, "owner": hosting.owner}
+        rule: dict[str, object] = {"format": _FORMAT, "driver": driver, "owner": hosting.owner}
         if hosting.owner is None:
             rule["maps"] = _id_maps()
         json.dump(rule, file)
