@@ -17,6 +17,7 @@ from .records import Record
 from .syscalls import CAPABILITY, procfs
 
 _NOT_OURS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW}
+_NOT_MADE = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_ROOM = {
     errno.EPERM,
     errno.EACCES,
@@ -178,10 +179,44 @@ def make_special(
             os.mknod(name, stat_module.S_IFMT(st_mode) | 0o600, rdev, dir_fd=fd)
             return
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS):
+            # EINVAL: XFS numbers devices with 32 bits, of which 14 are the major number's.
+            if error.errno not in (errno.EINVAL, *_NOT_MADE):
                 raise
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(name, flags, 0o600, dir_fd=fd))
-    os.chmod(procfs(fd, name), 0o600)
+    _stand_in(fd, name, b"")
     record.kind = kind.value
     record.rdev = rdev
+
+
+def make_symlink(fd: int, name: str, target: str, record: Record) -> None:
+    """Make a symbolic link, or a file with its target whose record says that it is one."""
+    try:
+        os.symlink(target, name, dir_fd=fd)
+    except OSError as error:
+        said = os.fsencode(target)
+        # XFS takes 1,023 bytes, Linux 4,095. The name may be what is too long.
+        if error.errno != errno.ENAMETOOLONG or not 1023 < len(said) < 4096:
+            raise
+        _stand_in(fd, name, said)
+        record.kind = Kind.SYMLINK.value
+
+
+def _stand_in(fd: int, name: str, content: bytes) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=fd)
+    try:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
+        os.write(descriptor, content)
+    except BaseException:
+        os.unlink(name, dir_fd=fd)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def read_symlink(fd: int, name: str, record: Record | None) -> str:
+    """Return what a symbolic link says, or what stands for one."""
+    if record is None or record.kind is None:
+        return os.readlink(name, dir_fd=fd)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=fd), "rb") as file:
+        return os.fsdecode(file.read())

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from ..driver import Stage
 from ..entry import Entry, Kind, file_format, parent_of
-from .attributes import make_special, remove_xattr, settle, settle_file
+from .attributes import make_special, make_symlink, remove_xattr, settle, settle_file
 from .flushing import Flusher
 from .records import Record
 from .syscalls import write_sparse
@@ -86,7 +86,7 @@ class NativeStage(Stage):
         else:
             record = Record()
             if entry.kind is Kind.SYMLINK:
-                os.symlink(entry.target, name, dir_fd=fd)
+                make_symlink(fd, name, entry.target, record)
             else:
                 st_mode = file_format(entry.kind)
                 make_special(self.hosting, fd, name, entry.kind, st_mode, entry.rdev, record)

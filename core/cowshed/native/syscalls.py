@@ -59,6 +59,15 @@ def make_directory(path: str) -> None:
         os.chmod(path, 0o700)
 
 
+def list_directory(descriptor: int) -> list[str]:
+    """Return the names in an open directory, any number of times.
+
+    ``os.listdir`` rewinds when it has read; btrfs shows what was there when it was rewound.
+    """
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return os.listdir(descriptor)
+
+
 def procfs(descriptor: int, name: str) -> str:
     """Return a path for ``name`` in an open directory, for the xattr calls, which take no
     ``dir_fd``. Only the kernel's own magic link is followed on the way."""

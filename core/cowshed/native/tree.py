@@ -10,7 +10,15 @@ from typing import BinaryIO
 
 from ..entry import NO_XATTRS, Entry, Kind, kind_of
 from ..tree import OpenMode, Tree
-from .attributes import change_ids, make_special, remove_xattr, set_mode, set_xattr, settle
+from .attributes import (
+    change_ids,
+    make_special,
+    make_symlink,
+    remove_xattr,
+    set_mode,
+    set_xattr,
+    settle,
+)
 from .files import Privileges, open_to_write
 from .hosting import Hosting
 from .records import Record
@@ -116,9 +124,10 @@ class NativeTree(NativeView, Tree):
     def symlink(self, target: str, path: str) -> None:
         self._change()
         fd, name = self.directories.at(path)
-        os.symlink(target, name, dir_fd=fd)
+        record = Record()
+        make_symlink(fd, name, target, record)
         try:
-            self._settle(path, Kind.SYMLINK, 0o777)
+            self._settle(path, Kind.SYMLINK, 0o777, record)
         except BaseException:
             os.unlink(name, dir_fd=fd)
             raise

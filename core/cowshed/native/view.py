@@ -15,11 +15,12 @@ from typing import BinaryIO
 import attrs
 
 from ..entry import NO_XATTRS, Entry, Kind, join, kind_of
+from .attributes import read_symlink
 from .directories import Directories
 from .hosting import Hosting
 from .records import Record, Records
 from .sidecar import Sidecar, Use
-from .syscalls import list_xattrs, procfs
+from .syscalls import list_directory, list_xattrs, procfs
 
 ROOTFS = "rootfs"
 SIDECAR = "sidecar.db"
@@ -95,8 +96,7 @@ class NativeView:
         if self.live:
             self.directories.clear()
         fd = self.directories.fd(path)
-        # os.listdir works on a duplicate and rewinds it, so `fd` can be listed again.
-        names = os.listdir(fd)
+        names = list_directory(fd)
         names.sort(key=os.fsencode)
         records = self.sidecar.below(path)
         found: list[Found] = []
@@ -133,7 +133,7 @@ class NativeView:
             gid=gid,
             mtime_ns=status.st_mtime_ns,
             size=status.st_size if kind is Kind.FILE else 0,
-            target=os.readlink(name, dir_fd=fd) if kind is Kind.SYMLINK else "",
+            target=read_symlink(fd, name, record) if kind is Kind.SYMLINK else "",
             rdev=_rdev(status, record) if kind in (Kind.CHAR, Kind.BLOCK) else 0,
             xattrs=xattrs or NO_XATTRS,
             inode=inode,

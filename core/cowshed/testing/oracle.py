@@ -277,7 +277,8 @@ def look_natively(root: str, picture: Picture) -> None:
                 else:
                     seen |= {other for other in picture if other.startswith(f"{path}/")}
             elif want.kind is Kind.SYMLINK:
-                assert os.readlink(native) == want.target, f"{path!r} points elsewhere natively"
+                if len(os.fsencode(want.target)) <= _LONGEST_NATIVE_TARGET:
+                    assert os.readlink(native) == want.target, f"{path!r} points elsewhere natively"
             elif want.kind is Kind.FILE:
                 with open(native, "rb") as content:
                     assert digest(content.read()) == want.digest, f"{path!r} differs natively"
@@ -287,6 +288,9 @@ def look_natively(root: str, picture: Picture) -> None:
 
 #: So that the names in a directory of that length still fit into PATH_MAX.
 _LONGEST_NATIVE = 3800
+
+#: XFS takes no longer ones; what stands for them is nothing a process can follow.
+_LONGEST_NATIVE_TARGET = 1023
 
 
 # -- comparing --------------------------------------------------------------------------------

@@ -285,7 +285,8 @@ def _encode(record: Record, fd: int, name: str) -> bytes:
             name: base64.b64encode(value).decode() for name, value in sorted(record.xattrs.items())
         }
     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    said["for"] = [status.st_uid, status.st_gid, stat_module.S_IMODE(status.st_mode)]
+    mode = stat_module.S_IMODE(status.st_mode)
+    said["for"] = [status.st_uid, status.st_gid, mode, status.st_size]
     return json.dumps(said, separators=(",", ":")).encode()
 
 
@@ -300,10 +301,10 @@ def _decode(said: bytes, fd: int, name: str) -> Record | None:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    uid, gid, mode = found["for"]
+    uid, gid, mode, size = found["for"]
     if (status.st_uid, status.st_gid) != (uid, gid):
         record.uid = record.gid = None
-    if record.kind is not None and status.st_size:
+    if record.kind is not None and status.st_size != size:
         record.kind = record.rdev = record.mode = None
     elif stat_module.S_IMODE(status.st_mode) != mode:
         record.mode = None

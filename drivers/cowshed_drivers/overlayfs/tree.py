@@ -21,7 +21,7 @@ from typing import Self
 from cowshed.entry import Kind, join, parent_of
 from cowshed.native.cloning import copy_attributes
 from cowshed.native.files import Privileges
-from cowshed.native.syscalls import syncfs
+from cowshed.native.syscalls import list_directory, syncfs
 from cowshed.native.tree import NativeTree
 from cowshed.native.view import Found
 
@@ -208,7 +208,9 @@ class OverlayTree(OverlayView, NativeTree):
     def _listed(self, directory: str) -> list[tuple[str, os.stat_result]]:
         """Return what a directory holds, sockets as well."""
         fd = self.directories.fd(directory)
-        return [(name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in os.listdir(fd)]
+        return [
+            (name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in list_directory(fd)
+        ]
 
     def _finish_move(self, notice: Notice) -> None:
         from_fd, from_name = self.directories.at(notice["temporary"])
