@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from .importing import Imported, Listener
     from .migrating import Migrated
     from .recipes import RecipeStore
+    from .saving import SavedListener
     from .sweep import Collected
+    from .transport import Written
 
 Result = TypeVar("Result")
 
@@ -156,27 +158,94 @@ class Shed:
             vetoable=True,
         )
 
+    def pull(
+        self,
+        reference: str,
+        name: str | None = None,
+        *,
+        driver: str | None = None,
+        platform: str | None = None,
+        listener: Listener | None = None,
+    ) -> list[Imported]:
+        """Import an image of a registry, ``[HOST/]NAME[:TAG][@DIGEST]``; see ``import_image``.
+
+        A reference with a transport (``docker://…``, ``oci:…``) means what it says.
+        """
+        from .transferring import in_full
+
+        return self.import_image(
+            in_full(self, reference), name, driver=driver, platform=platform, listener=listener
+        )
+
     def save(
         self,
         images: Sequence[str],
         target: str,
         *,
-        compression: str = "gzip",
+        compression: str | None = None,
         level: int | None = None,
+        listener: SavedListener | None = None,
     ) -> None:
         """Write images to ``target`` (``oci:DIR[:TAG]``, ``oci-archive:FILE`` …).
 
-        The layers' diff IDs are those that were imported, whichever driver holds them.
+        The layers' diff IDs are those that were imported, whichever driver holds them. Without
+        ``compression``, layers whose blobs are kept go out as those, the others with gzip.
 
         Raises:
             CorruptError: a layer can't be given back as it came; the target isn't written.
         """
-        from .transferring import save_to
+        from .saving import save_to
 
         self._run(
             "save",
             {"images": tuple(images), "target": target},
-            lambda: save_to(self, [self.image(one) for one in images], target, compression, level),
+            lambda: save_to(
+                self, [self.image(one) for one in images], target, compression, level, listener
+            ),
+        )
+
+    def push(
+        self,
+        image: str,
+        target: str | None = None,
+        *,
+        compression: str | None = None,
+        level: int | None = None,
+        listener: SavedListener | None = None,
+    ) -> Written | None:
+        """Write one image to ``target``, by default the registry that its name says.
+
+        Layers that are there already aren't sent. The manifest is the one that the image came
+        with, byte for byte, where the registry gets all the blobs that it names.
+        """
+        from .saving import push
+
+        return self._run(
+            "push",
+            {"image": image, "target": target},
+            lambda: push(self, self.image(image), image, target, compression, level, listener),
+        )
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        platform: str | None = None,
+        compression: str | None = None,
+        level: int | None = None,
+        listener: SavedListener | None = None,
+    ) -> Sequence[Written]:
+        """Copy images from one transport to another; nothing of them stays in the shed.
+
+        Layers go as they are, unless ``compression`` asks for something else.
+        """
+        from .saving import copy
+
+        return self._run(
+            "copy",
+            {"source": source, "target": target},
+            lambda: copy(self, source, target, platform, compression, level, listener),
         )
 
     def images(self) -> list[Image]:

@@ -1,24 +1,20 @@
-"""Import and save: between transports and the shed."""
+"""Import: from transports into the shed."""
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import attrs
 
 from .errors import CowshedError, NotFoundError, UsageError
 from .importing import Imported, Importer, Listener
-from .lease import Lease
 from .names import image_name
 from .oci import Platform
-from .transport import SavedImage, SavedLayer, SourceImage, Transport, split_reference
+from .transport import SourceImage, Transport, split_reference
 
 if TYPE_CHECKING:
-    from .image import Image
     from .shed import Shed
 
 
@@ -31,7 +27,7 @@ def import_from(
     listener: Listener | None,
 ) -> list[Imported]:
     """Import every image that ``source`` offers for ``platform``."""
-    transport, rest = _transport(shed, source)
+    transport, rest = open_transport(shed, source)
     shed.driver(driver)  # a driver that can't run is said before anything is read
     text = platform or shed.config["platform"]
     wanted = Platform.parse(text) if text else None
@@ -88,49 +84,29 @@ def _valid_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(valid)
 
 
-def save_to(
-    shed: Shed, images: Sequence[Image], target: str, compression: str, level: int | None
-) -> None:
-    """Write images to one target; their layers stay for so long, whoever removes the images."""
-    transport, rest = _transport(shed, target)
-    saved = [saved_image(shed, image) for image in images]
-    lease = Lease(shed.catalog, shed.locks, "save")
-    try:
-        with ExitStack() as stack:
-            if not shed.read_only:
-                stack.enter_context(lease)
-                with shed.catalog.write() as transaction:
-                    for image in images:
-                        now = shed.find_image(transaction, image.id)
-                        if now.chain:
-                            lease.hold_layer(transaction, now.drivers[0], now.chain)
-            opened = stack.enter_context(
-                transport.open_target(rest, compression=compression, level=level)
-            )
-            for one in saved:
-                opened.write_image(one)
-    finally:
-        shed.drop_layers(lease.gone)
+#: What a reference without a transport means to ``pull``, ``push`` and ``copy``.
+_BARE = "docker"
 
 
-def saved_image(shed: Shed, image: Image) -> SavedImage:
-    """Describe an image for a target; its layers' tars are made when the target asks."""
-    layers = [
-        SavedLayer(
-            diff_id=record.diff_id,
-            write_tar=functools.partial(shed.write_layer_tar, record),
-        )
-        for record in image.layer_records()
-    ]
-    return SavedImage(
-        names=image.names,
-        config=image.config,
-        layers=tuple(layers),
-        annotations=image.annotations,
-    )
+def in_full(shed: Shed, reference: str) -> str:
+    """Return a reference with its transport: ``debian:12`` is an image in a registry.
+
+    Images may be called like transports: ``docker:24`` is one, ``docker://docker:24`` in full.
+    """
+    name, colon, rest = reference.partition(":")
+    known = shed.plugins.transports
+    named = bool(colon) and (name in known or name in known.clashes)
+    if named and (name != _BARE or rest.startswith("//")):
+        return reference
+    return f"{_BARE}://{reference}"
 
 
-def _transport(shed: Shed, reference: str) -> tuple[Transport, str]:
+def open_transport(shed: Shed, reference: str) -> tuple[Transport, str]:
+    """Return the transport that a reference names, configured, and the rest of the reference.
+
+    Raises:
+        UsageError: there is no such transport.
+    """
     name, rest = split_reference(reference)
     known = shed.plugins.transports
     try:

@@ -8,7 +8,7 @@ through. Likewise a target gets layers as functions that write the exact tar.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -99,8 +99,14 @@ class SavedLayer:
     """One layer to write."""
 
     diff_id: str
-    #: Writes the exact uncompressed tar and returns its diff ID.
+    #: Writes the exact uncompressed tar and returns its diff ID; from any thread.
     write_tar: Callable[[BinaryIO], str]
+    #: The blob that it came as, if that is known; a target that has it needs no bytes.
+    descriptor: Descriptor | None = None
+    #: Opens that blob, if it was kept. The target verifies it.
+    open_blob: Callable[[], BinaryIO] | None = None
+    #: Names of images that hold that blob: a registry may take it over from their repositories.
+    seen_in: tuple[str, ...] = ()
 
 
 def _no_annotations() -> Mapping[str, str]:
@@ -116,6 +122,43 @@ class SavedImage:
     #: Bottom first; one for each diff ID of the config.
     layers: tuple[SavedLayer, ...]
     annotations: Mapping[str, str] = attrs.field(factory=_no_annotations)
+    #: What it came with. Where all layers are written as the blobs that it names, it goes along
+    #: byte for byte, and the image has the digest that it had.
+    manifest: Manifest | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SavedEvent:
+    """News of one layer while an image is written; perhaps from another thread."""
+
+    #: ``exists`` (there), ``mounted`` (taken over from another repository), ``sending``, ``sent``.
+    state: str
+    layer: str
+    #: Position, from 0, and how many there are.
+    index: int
+    count: int
+    #: Bytes written so far and, where it is known, how many there are.
+    done: int = 0
+    total: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Written:
+    """One image as it was written."""
+
+    manifest: Descriptor
+    #: The manifest's bytes.
+    raw: bytes = attrs.field(repr=False)
+    layers: int
+    #: How many of them were there already.
+    existing: int
+    #: Bytes of layers that were sent, of how many they have together.
+    sent: int
+    total: int
+
+
+def _nobody(event: SavedEvent) -> None:
+    pass
 
 
 class Target(abc.ABC):
@@ -124,6 +167,13 @@ class Target(abc.ABC):
     Nothing is visible there before ``commit``, which leaving the context without an error calls;
     after an error nothing remains.
     """
+
+    #: Told of layers as they are written, by targets that take long.
+    listener: Callable[[SavedEvent], None] = staticmethod(_nobody)
+
+    def written(self) -> Sequence[Written]:
+        """Return what was written, after ``commit``; nothing if the target doesn't keep count."""
+        return ()
 
     def has_layer(self, diff_id: str) -> bool:
         """Say whether the layer is there already, so that ``write_tar`` won't be called."""
@@ -185,9 +235,12 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def open_target(
-        self, rest: str, *, compression: str = "gzip", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
-        """Open for writing; ``level`` None means the compression's measured default.
+        """Open for writing.
+
+        ``compression`` None means: layers as the blobs they came as, where those are kept, the
+        others with gzip. ``level`` None means the compression's measured default.
 
         Raises:
             UsageError: ``rest``, ``compression`` or ``level`` can't be understood.

@@ -78,14 +78,16 @@ def _imported_fields(one: Imported) -> dict[str, object]:
 @click.option(
     "--compression",
     type=click.Choice(["gzip", "zstd", "none"]),
-    default="gzip",
-    show_default=True,
-    help="How layers are compressed where the target's format has a choice.",
+    help="How layers are compressed; without it as they came, where that is kept, or with gzip.",
 )
 @click.option("--level", type=int, help="Level of compression; a measured default without.")
 @pass_session
 def save_command(
-    session: Session, images: tuple[str, ...], target: str, compression: str, level: int | None
+    session: Session,
+    images: tuple[str, ...],
+    target: str,
+    compression: str | None,
+    level: int | None,
 ) -> None:
     """Write IMAGES to TARGET: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE.
 

@@ -21,6 +21,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Images": {
         "import": ("images", "Import images from an OCI layout, an archive or a directory"),
         "save": ("images", "Write images to an OCI layout or an archive"),
+        "pull": ("transfers", "Fetch an image from a registry, as far as it isn't here"),
+        "push": ("transfers", "Send an image to a registry, as far as it isn't there"),
+        "copy": ("transfers", "Copy images between registries, layouts and archives"),
         "images": ("images", "List images"),
         "inspect": ("inspecting", "Show all about images and containers, as JSON"),
         "history": ("inspecting", "Show how an image was made"),

@@ -101,6 +101,16 @@ def size(count: int) -> str:
     return f"{sign}{value:.3g}{_UNITS[unit]}"
 
 
+def share(part: int, whole: int) -> str:
+    """Return ``41.2 of 209.8 MB``: both in the unit that suits the whole."""
+    value, unit = 1, 0
+    while max(part, whole) >= 999.95 * value and unit + 1 < len(_UNITS):
+        value *= 1000
+        unit += 1
+    digits = 1 if unit else 0
+    return f"{part / value:.{digits}f} of {whole / value:.{digits}f} {_UNITS[unit]}"
+
+
 def percentage(part: int, whole: int) -> str:
     """Return ``" (12%)"``, or nothing where there is no whole."""
     return f" ({part * 100 // whole}%)" if whole > 0 else ""

@@ -126,7 +126,11 @@ class Endpoint:
         status = response.status
         if status in (401, 403):
             return self._authority.refusal(said or f"status {status}")
-        return RegistryError(self.name, f"{about}: status {status}{f' ({said})' if said else ''}")
+        return RegistryError(
+            self.name,
+            f"{about}: status {status}{f' ({said})' if said else ''}",
+            passing=status in _PASSING,
+        )
 
     # -- parts --------------------------------------------------------------------------------
 

@@ -17,14 +17,20 @@ from cowshed.errors import SourceError
 class RegistryError(SourceError):
     """A registry answered something that doesn't help; ``registry`` names it."""
 
-    def __init__(self, registry: str, reason: str) -> None:
+    #: Whether it may go well another time.
+    passing = False
+
+    def __init__(self, registry: str, reason: str, *, passing: bool = False) -> None:
         super().__init__(f"registry {registry}: {reason}")
         self.registry = registry
         self.reason = reason
+        self.passing = self.passing or passing
 
 
 class UnreachableError(RegistryError):
     """No answer, or one that broke off again and again."""
+
+    passing = True
 
 
 class UnauthorisedError(RegistryError):

@@ -11,7 +11,7 @@ import attrs
 from cowshed.errors import NotFoundError, SourceError
 from cowshed.oci import Descriptor, Index, build_index, digest_bytes
 from cowshed.oci.document import load
-from cowshed.oci.media import OCI_INDEX, OCI_MANIFEST
+from cowshed.oci.media import OCI_INDEX
 
 from .client import Repository
 
@@ -27,22 +27,23 @@ def referrers(repository: Repository, digest: str, artifact_type: str = "") -> l
     return [item for item in found if artifact_type in ("", item.artifact_type)]
 
 
-def push_referrer(repository: Repository, raw: bytes) -> Descriptor:
-    """Store a manifest with a subject by its digest, and see to it that it is listed."""
+def push_manifest(repository: Repository, tag: str, raw: bytes, media_type: str) -> None:
+    """Store a manifest under a tag, or by its digest, and see to it that its subject knows."""
+    digest = digest_bytes(raw)
+    noted = repository.put_manifest(tag or digest, raw, media_type)
     fields = load(raw, "manifest")
+    if noted or not fields.has("subject"):
+        return
     subject = Descriptor.from_json(fields.child("subject"))
-    media_type = fields.text("mediaType", OCI_MANIFEST)
+    config = fields.child("config").text("mediaType") if fields.has("config") else ""
     item = Descriptor(
         media_type=media_type,
-        digest=digest_bytes(raw),
+        digest=digest,
         size=len(raw),
-        artifact_type=fields.text("artifactType")
-        or (fields.child("config").text("mediaType") if fields.has("config") else ""),
+        artifact_type=fields.text("artifactType") or config,
         annotations=fields.texts_by_key("annotations"),
     )
-    if not repository.put_manifest(item.digest, raw, media_type):
-        _list(repository, subject.digest, item)
-    return item
+    _list(repository, subject.digest, item)
 
 
 def tag_of(digest: str) -> str:

@@ -44,9 +44,16 @@ class RegistryTransport(Transport):
         return RegistrySource(reference, places, self._known, wire.close)
 
     def open_target(
-        self, rest: str, *, compression: str = "gzip", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
-        raise NotImplementedError
+        from .target import RegistryTarget
+
+        reference = parse_rest(rest)
+        if reference.digest:
+            raise UsageError("a digest can't be chosen for what is pushed; give a tag or nothing")
+        wire = Wire(self._settings.timeout, self._settings.certs)
+        repository = self._repository(reference.registry, reference, wire)
+        return RegistryTarget(reference, repository, wire, compression, level)
 
     def _repository(self, place: str, reference: Reference, wire: Wire) -> Repository:
         files = CredentialFiles(self._settings.auth_file)

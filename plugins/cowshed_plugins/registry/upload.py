@@ -50,10 +50,12 @@ class Upload:
                     "Content-Length": str(item.size),
                 },
                 body=opened.again,
-                expect=(201,),
+                expect=(201, 404),
                 repeat=False,
             )
         drain(response)
+        if response.status == 404:
+            raise LostUploadError(self._endpoint.name, "the upload is gone", passing=True)
 
     def write(self, chunk: bytes) -> None:
         """Send the next chunk, the rest of it again if the registry got only a part.

@@ -32,6 +32,8 @@ Body: TypeAlias = bytes | IO[bytes] | Iterator[bytes]
 FAILURES = (HTTPError, OSError)
 _CONNECT_SECONDS = 15.0
 _POOLED = 8
+#: Bytes of an upload that are read and sent at once; urllib3 would take 16 KiB.
+_BLOCK = 256 << 10
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -88,12 +90,13 @@ class Wire:
         context = self._context(parts.netloc) if parts.scheme == "https" else None
         proxy = _proxy(parts)
         if proxy is None:
-            return urllib3.PoolManager(2, maxsize=_POOLED, ssl_context=context)
+            return urllib3.PoolManager(2, maxsize=_POOLED, ssl_context=context, blocksize=_BLOCK)
         return urllib3.ProxyManager(
             proxy.geturl(),
             2,
             maxsize=_POOLED,
             ssl_context=context,
+            blocksize=_BLOCK,
             proxy_headers=_proxy_headers(proxy),
         )
 

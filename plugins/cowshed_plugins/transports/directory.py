@@ -37,7 +37,7 @@ class DirectoryTransport(Transport):
         return DirectorySource(rest)
 
     def open_target(
-        self, rest: str, *, compression: str = "gzip", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
         raise UnsupportedError(
             "an image's layers and config don't fit in a directory of plain files; use "

@@ -7,6 +7,8 @@ blobs; ours is. The older ``repositories`` file is written, for the oldest reade
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from cowshed.errors import NotFoundError, SourceError, UsageError
@@ -20,6 +22,7 @@ from cowshed.transport import (
     SourceLayer,
     Target,
     Transport,
+    Written,
 )
 
 from .archive_files import open_archive
@@ -52,7 +55,7 @@ class DockerArchiveTransport(Transport):
         return DockerArchiveSource(files, wanted)
 
     def open_target(
-        self, rest: str, *, compression: str = "none", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
         path, name = split_place(rest)
         return DockerArchiveTarget(path, image_name(name) if name else "", compression, level)
@@ -125,14 +128,18 @@ class DockerArchiveSource(Source):
 class DockerArchiveTarget(Target):
     """One new archive, readable as ``docker save``'s and as an OCI layout."""
 
-    def __init__(self, path: str, name: str, compression: str, level: int | None) -> None:
+    def __init__(self, path: str, name: str, compression: str | None, level: int | None) -> None:
         check_compression(compression, level)
         self._name = name
         self._output = Output(path)
         # Uncompressed whatever is asked for: that is what the format has always held.
         self._staging = Staging(self._output.directory, "none", 0)
 
+    def written(self) -> Sequence[Written]:
+        return self._staging.written
+
     def write_image(self, image: SavedImage) -> None:
+        self._staging.listener = self.listener
         if self._name:
             if self._staging.images:
                 raise UsageError(f"several images can't all be called {self._name!r}")

@@ -17,11 +17,19 @@ from typing import Any, BinaryIO
 import attrs
 
 from cowshed.errors import NotFoundError, SourceError, StoreError, UsageError
-from cowshed.oci import Descriptor, ImageConfig, Index, Manifest, build_index
+from cowshed.oci import (
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Index,
+    Manifest,
+    build_index,
+    layer_compression,
+)
 from cowshed.oci.document import dump, load
 from cowshed.oci.media import MANIFESTS, layer_media_type
 from cowshed.partials import storing, sync_directory
-from cowshed.transport import SavedImage, Source, Target, Transport
+from cowshed.transport import SavedImage, Source, Target, Transport, Written
 
 from .archive_files import open_archive
 from .compression import check_compression, decompressed
@@ -40,6 +48,7 @@ from .layout import (
 from .staging import (
     StagedImage,
     Staging,
+    keeps,
     parent_directory,
     publish_file,
     write_archive,
@@ -60,7 +69,7 @@ class OciTransport(Transport):
         return LayoutSource(DirectoryFiles(Path(path), path), title_of(path), wanted)
 
     def open_target(
-        self, rest: str, *, compression: str = "gzip", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
         path, tag = split_place(rest)
         return OciTarget(Path(path), _tag(tag), compression, level)
@@ -74,7 +83,7 @@ class OciArchiveTransport(Transport):
         return LayoutSource(open_archive(path), title_of(path), wanted)
 
     def open_target(
-        self, rest: str, *, compression: str = "gzip", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
         path, tag = split_place(rest)
         return OciArchiveTarget(path, _tag(tag), compression, level)
@@ -101,7 +110,7 @@ def index_entries(staged: StagedImage, tag: str) -> list[Descriptor]:
 class OciTarget(Target):
     """A layout in a directory, made if need be."""
 
-    def __init__(self, path: Path, tag: str, compression: str, level: int | None) -> None:
+    def __init__(self, path: Path, tag: str, compression: str | None, level: int | None) -> None:
         kind, number = check_compression(compression, level)
         self._path = path
         self._tag = tag
@@ -119,7 +128,7 @@ class OciTarget(Target):
             raise StoreError(f"can't make {path}: {error.strerror}") from error
         try:
             self._known = self._layers_there(layer_media_type(kind))
-            self._staging = Staging(path, kind, number)
+            self._staging = Staging(path, kind, number, keeps(compression, level))
         except BaseException:
             self._remove_if_made()
             raise
@@ -127,10 +136,14 @@ class OciTarget(Target):
     def has_layer(self, diff_id: str) -> bool:
         return self._find(diff_id) is not None
 
+    def written(self) -> Sequence[Written]:
+        return self._staging.written
+
     def write_image(self, image: SavedImage) -> None:
+        self._staging.listener = self.listener
         if self._tag and self._staging.images:
             raise UsageError(f"several images can't all have the tag {self._tag!r}; leave it out")
-        self._staging.add(image, self._find)
+        self._staging.add(image, self._find, self._has)
 
     def commit(self) -> None:
         entries = [
@@ -214,18 +227,25 @@ class OciTarget(Target):
         self._verified.add(diff_id)
         return layer
 
-    def _is(self, layer: Descriptor, diff_id: str) -> bool:
-        from cowshed.oci import Digest, layer_compression
+    def _has(self, blob: Descriptor) -> bool:
+        """Say whether a blob is there, read through to its end."""
+        name = blob_name(blob.digest)
+        if self._files.size(name) != blob.size:
+            return False
+        digest = Digest.parse(blob.digest)
+        hasher = digest.hasher()
+        with self._files.open(name) as file:
+            while piece := file.read(1 << 20):
+                hasher.update(piece)
+        return hasher.hexdigest() == digest.hex
 
-        packed, plain = Digest.parse(layer.digest), Digest.parse(diff_id)
+    def _is(self, layer: Descriptor, diff_id: str) -> bool:
+
+        plain = Digest.parse(diff_id)
+        if not self._has(layer):
+            return False
         try:
             with self._files.open(blob_name(layer.digest)) as file:
-                hasher = packed.hasher()
-                while piece := file.read(1 << 20):
-                    hasher.update(piece)
-                if hasher.hexdigest() != packed.hex:
-                    return False
-                file.seek(0)
                 hasher = plain.hasher()
                 with decompressed(file, layer_compression(layer.media_type)) as content:
                     while piece := content.read(1 << 20):
@@ -255,13 +275,17 @@ class OciTarget(Target):
 class OciArchiveTarget(Target):
     """A layout in one new file."""
 
-    def __init__(self, path: str, tag: str, compression: str, level: int | None) -> None:
+    def __init__(self, path: str, tag: str, compression: str | None, level: int | None) -> None:
         kind, number = check_compression(compression, level)
         self._output = Output(path)
         self._tag = tag
-        self._staging = Staging(self._output.directory, kind, number)
+        self._staging = Staging(self._output.directory, kind, number, keeps(compression, level))
+
+    def written(self) -> Sequence[Written]:
+        return self._staging.written
 
     def write_image(self, image: SavedImage) -> None:
+        self._staging.listener = self.listener
         if self._tag and self._staging.images:
             raise UsageError(f"several images can't all have the tag {self._tag!r}; leave it out")
         self._staging.add(image)

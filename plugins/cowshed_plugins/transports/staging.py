@@ -8,22 +8,24 @@ import os
 import secrets
 import shutil
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import attrs
 
 from cowshed.blobs import BlobStore
-from cowshed.errors import CorruptError, ReadOnlyError, StoreError
+from cowshed.errors import CorruptError, DigestMismatchError, ReadOnlyError, StoreError
 from cowshed.oci import (
     Descriptor,
     LayerCompression,
+    Manifest,
     build_manifest,
+    layer_compression,
     layer_media_type,
 )
 from cowshed.oci.media import OCI_CONFIG, OCI_MANIFEST
-from cowshed.transport import SavedImage, SavedLayer
+from cowshed.transport import SavedEvent, SavedImage, SavedLayer, Written
 
 from .compression import compressing
 
@@ -45,7 +47,14 @@ class Staging:
     It is locked while in use, so that one left by a killed process is known and swept.
     """
 
-    def __init__(self, parent: Path, compression: LayerCompression, level: int) -> None:
+    def __init__(
+        self,
+        parent: Path,
+        compression: LayerCompression,
+        level: int,
+        keep: Callable[[Descriptor], bool] = lambda blob: False,
+    ) -> None:
+        """``keep`` says which blobs are taken as they came rather than compressed anew."""
         _sweep(parent)
         try:
             self.path, self._lock = _make(parent)
@@ -53,33 +62,88 @@ class Staging:
             raise ReadOnlyError(f"can't write to {parent}: {error.strerror}") from error
         self.compression: LayerCompression = compression
         self._level = level
+        self._keep = keep
         self.blobs = BlobStore(self.path, durable=False)
         self.images: list[StagedImage] = []
+        self.written: list[Written] = []
+        self.listener: Callable[[SavedEvent], None] = lambda event: None
         self._layers: dict[str, Descriptor] = {}
 
     def add(
-        self, image: SavedImage, find: Callable[[str], Descriptor | None] = lambda diff_id: None
+        self,
+        image: SavedImage,
+        find: Callable[[str], Descriptor | None] = lambda diff_id: None,
+        has: Callable[[Descriptor], bool] = lambda blob: False,
     ) -> None:
-        """Stage one image's blobs; ``find`` gives layers that needn't be written again."""
+        """Stage one image's blobs but those that are there already.
+
+        ``find`` gives a layer's blob by its diff ID, ``has`` says whether a blob is there.
+        """
         image.config.check_layers(len(image.layers))
-        layers = tuple(
-            self._layers.get(layer.diff_id) or find(layer.diff_id) or self._write(layer)
-            for layer in image.layers
-        )
-        self._layers.update(zip((layer.diff_id for layer in image.layers), layers, strict=True))
+        layers: list[Descriptor] = []
+        existing = sent = 0
+        for index, layer in enumerate(image.layers):
+            there = self._layers.get(layer.diff_id)
+            came_as = layer.descriptor
+            if there is None and came_as is not None and self._keep(came_as) and has(came_as):
+                there = own_descriptor(came_as)
+            blob = there or self._kept(layer)
+            if blob is None:
+                blob = there = find(layer.diff_id)
+            if blob is None:
+                blob = self._write(layer)
+            if there is None:
+                sent += blob.size
+            else:
+                existing += 1
+            self._layers[layer.diff_id] = blob
+            layers.append(blob)
+            self.listener(
+                SavedEvent(
+                    state="sent" if there is None else "exists",
+                    layer=layer.diff_id, index=index, count=len(image.layers),
+                    done=blob.size, total=blob.size,
+                )
+            )  # fmt: skip
         config = Descriptor(
             media_type=OCI_CONFIG,
             digest=self.blobs.put(image.config.raw),
             size=len(image.config.raw),
         )
-        raw = build_manifest(config, layers, image.annotations)
+        original = same_manifest(image, layers)
+        raw = build_manifest(config, layers, image.annotations) if not original else original.raw
         manifest = Descriptor(
-            media_type=OCI_MANIFEST,
+            media_type=original.media_type if original else OCI_MANIFEST,
             digest=self.blobs.put(raw),
             size=len(raw),
             platform=image.config.platform,
         )
-        self.images.append(StagedImage(image=image, manifest=manifest, layers=layers))
+        self.images.append(StagedImage(image=image, manifest=manifest, layers=tuple(layers)))
+        self.written.append(
+            Written(
+                manifest=manifest,
+                raw=raw,
+                layers=len(layers),
+                existing=existing,
+                sent=sent,
+                total=sum(layer.size for layer in layers),
+            )
+        )
+
+    def _kept(self, layer: SavedLayer) -> Descriptor | None:
+        """Take the blob that the layer came as, if there is one and it is wanted."""
+        blob = layer.descriptor
+        if blob is None or layer.open_blob is None or not self._keep(blob):
+            return None
+        try:
+            with layer.open_blob() as source, self.blobs.writer(blob) as writer:
+                writer.restart()
+                while data := source.read(1 << 20):
+                    writer.write(data)
+                writer.commit()
+        except DigestMismatchError:
+            return None  # damaged on disk, and the layer itself may be well
+        return own_descriptor(blob)
 
     def _write(self, layer: SavedLayer) -> Descriptor:
         with self.blobs.writer() as writer:
@@ -92,11 +156,7 @@ class Staging:
             digest = writer.commit()
         if self.compression == "none" and digest != layer.diff_id:
             raise CorruptError(f"layer {layer.diff_id}", f"its tar has the digest {digest}")
-        descriptor = Descriptor(
-            media_type=layer_media_type(self.compression), digest=digest, size=size
-        )
-        self._layers[layer.diff_id] = descriptor
-        return descriptor
+        return Descriptor(media_type=layer_media_type(self.compression), digest=digest, size=size)
 
     def close(self) -> None:
         """Remove everything that hasn't been moved out."""
@@ -104,6 +164,33 @@ class Staging:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+
+
+def keeps(compression: str | None, level: int | None) -> Callable[[Descriptor], bool]:
+    """Return whether a blob can stay as it is if layers are to be compressed so."""
+
+    def keep(blob: Descriptor) -> bool:
+        return level is None and compression in (None, layer_compression(blob.media_type))
+
+    return keep
+
+
+def own_descriptor(blob: Descriptor) -> Descriptor:
+    """Return how a manifest that is made here names a blob, wherever that came from."""
+    media_type = layer_media_type(layer_compression(blob.media_type))
+    return attrs.evolve(blob, media_type=media_type, urls=())
+
+
+def same_manifest(image: SavedImage, layers: Sequence[Descriptor]) -> Manifest | None:
+    """Return the manifest that the image came with, if it still says what is written."""
+    manifest = image.manifest
+    if (
+        manifest is None
+        or manifest.config.digest != image.config.digest
+        or [layer.digest for layer in manifest.layers] != [layer.digest for layer in layers]
+    ):
+        return None
+    return manifest
 
 
 class _Out:

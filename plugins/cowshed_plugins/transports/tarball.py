@@ -30,7 +30,7 @@ class TarballTransport(Transport):
         return TarballSource(rest)
 
     def open_target(
-        self, rest: str, *, compression: str = "gzip", level: int | None = None
+        self, rest: str, *, compression: str | None = None, level: int | None = None
     ) -> Target:
         raise UnsupportedError(
             "an image's layers and config don't fit in the tar of a root file system; use "
