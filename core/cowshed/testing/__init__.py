@@ -13,7 +13,13 @@ Assertions of the kit are rewritten by pytest, so that a failure shows the value
 
 import pkgutil
 
-import pytest
+try:
+    import hypothesis as _  # imported later; missed now
+    import pytest
+except ImportError as error:
+    raise ImportError(
+        f"the conformance kit needs {error.name}: pip install 'cowshed[testing]'", name=error.name
+    ) from error
 
 # Before the modules are imported, or their assertions would stay bare.
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):

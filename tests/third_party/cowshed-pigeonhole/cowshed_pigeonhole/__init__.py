@@ -1,0 +1,1 @@
+"""A driver for Cowshed, as drivers/README.md builds it."""
