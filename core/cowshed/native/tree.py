@@ -179,7 +179,7 @@ class NativeTree(NativeView, Tree):
             replaced: Found | None = self.find(destination)
         except FileNotFoundError:
             replaced = None
-        shared = replaced is not None and replaced.status.st_ino == moved.status.st_ino
+        shared = replaced is not None and self.inode(replaced) == self.inode(moved)
         if source == destination or (
             replaced is not None and shared and self._same_file(moved, replaced)
         ):

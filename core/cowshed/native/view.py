@@ -140,6 +140,10 @@ class NativeView:
             links=links,
         )
 
+    def inode(self, found: Found) -> int:
+        """Return the number of the inode that ``found`` really is."""
+        return found.status.st_ino
+
     def identity(self, found: Found) -> tuple[int, int]:
         """Return inode number and number of names as the image sees them."""
         if found.kind is Kind.DIRECTORY:

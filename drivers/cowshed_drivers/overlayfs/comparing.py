@@ -134,4 +134,4 @@ def _find(view: NativeView, path: str) -> Found | None:
 
 
 def _inodes(view: NativeView, names: set[str]) -> dict[str, int]:
-    return {path: found.status.st_ino for path in names if (found := _find(view, path))}
+    return {path: view.inode(found) for path in names if (found := _find(view, path))}

@@ -225,6 +225,10 @@ class ObjectRecords(Records):
 
     def _put_node(self, path: str, fd: int, name: str, said: bytes | None) -> None:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        # A change is one only in the container's own directory. Killed before the line is written,
+        # the copy still has the record of what it was copied from.
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
         inode = self._view.real_inode(path, status)
         text = None if said is None else said.decode()
         self._extras.put(str(inode), [status.st_mtime_ns, text])
@@ -259,10 +263,6 @@ class ObjectRecords(Records):
         fd, name = self._view.directories.at(source)
         said = self._of_node(source, fd, name)
         if said is not None:
-            # Copied up before it goes where nobody will look for what it was.
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            times = (status.st_atime_ns, status.st_mtime_ns)
-            os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
             self._put_node(source, fd, name, said)
 
 

@@ -70,12 +70,21 @@ class OverlayView(NativeView):
 
     # -- names of one file ----------------------------------------------------------------------
 
+    def inode(self, found: Found) -> int:
+        """In a user namespace's mount one of a file's names may go on to show the inode it was
+        copied up from, and the others don't."""
+        status = found.status
+        if found.kind is not Kind.DIRECTORY and status.st_nlink > 1:
+            return (self.in_upper(found.path) or status).st_ino
+        return status.st_ino
+
     def identity(self, found: Found) -> tuple[int, int]:
         status = found.status
         if found.kind is Kind.DIRECTORY or status.st_nlink == 1:
             return status.st_ino, 1
-        if self.in_upper(found.path) is not None:
-            return status.st_ino, status.st_nlink
+        own = self.in_upper(found.path)
+        if own is not None:
+            return own.st_ino, own.st_nlink
         return status.st_ino, len(self.names(found))
 
     def names(self, found: Found) -> list[str]:
