@@ -302,6 +302,8 @@ class Rule:
     rate: int | None = None
     #: Ranges aren't known.
     no_ranges: bool = False
+    #: The registry does what it is asked, and its answer is lost.
+    lose: bool = False
     #: Waited for before the answer is passed on.
     gate: threading.Event | None = None
 
@@ -382,7 +384,11 @@ class FaultProxy:
         connection = http.client.HTTPConnection(self._backend, timeout=60)
         try:
             connection.request(handler.command, handler.path, body, headers)
-            self._pass_on(handler, connection.getresponse(), rule)
+            answer = connection.getresponse()
+            if rule.lose:
+                answer.read()
+                raise ConnectionResetError
+            self._pass_on(handler, answer, rule)
         except (OSError, http.client.HTTPException):
             handler.close_connection = True
         finally:
