@@ -17,9 +17,9 @@ def compare_trees(
 ) -> Iterator[Change]:
     """Yield what ``Driver.changes`` promises, for a container ``new`` on a layer ``old``.
 
-    ``same_content`` says whether the regular files at a path, of equal size, hold the same; without
-    it they are read. Everything is described before the first change is yielded, because a link
-    made at the end of a tree may change a file at its beginning.
+    ``same_content`` says whether the files at a path, of one size and not empty, hold the same;
+    without it they are read. Everything is described before the first change is yielded, because a
+    link made at the end of a tree may change a file at its beginning.
     """
     before = {entry.path: entry for entry in old.walk()}
     after = {entry.path: entry for entry in new.walk()}
@@ -29,7 +29,7 @@ def compare_trees(
         was = before.get(path)
         if was is None:
             kinds[path] = ChangeKind.ADDED
-        elif was != entry or (entry.kind is Kind.FILE and not same(path)):
+        elif was != entry or (entry.size and not same(path)):
             kinds[path] = ChangeKind.MODIFIED
     for path in before.keys() - after.keys():
         above = after.get(parent_of(path))

@@ -15,7 +15,7 @@ from cowshed.entry import Change, ChangeKind, Entry, Kind
 from cowshed.errors import NotFoundError
 from cowshed.testing import MemoryDriver
 from cowshed.testing.memory import MemoryStage
-from cowshed.testing.memory_tree import MemoryTree, Volume
+from cowshed.testing.memory_tree import MemoryTree, Volume, order
 from cowshed.tree import OpenMode, Tree
 
 
@@ -413,6 +413,18 @@ class ListsOnlyNewNames(MemoryDriver):
             known = change.path in old.nodes and change.entry.kind is Kind.FILE
             if not (known and old.entry(change.path) == change.entry):
                 yield change
+
+
+class ListsEmptyFiles(MemoryDriver):
+    """An empty file is always a change."""
+
+    def changes(self, container: str) -> Iterator[Change]:
+        found = {change.path: change for change in super().changes(container)}
+        volume = self._store.volumes[container]
+        for path, node in volume.nodes.items():
+            if node.kind is Kind.FILE and not node.data:
+                found.setdefault(path, Change(ChangeKind.MODIFIED, volume.entry(path)))
+        return iter([found[path] for path in sorted(found, key=order)])
 
 
 class CountsLinksAsFiles(MemoryDriver):

@@ -61,6 +61,11 @@ CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
         "test_a_write_makes_exactly_these_changes",
         {"write": BY_NAME["removing a full directory"]},
     ),
+    (
+        faults.ListsEmptyFiles,
+        "test_a_write_makes_exactly_these_changes",
+        {"write": BY_NAME["a new file"]},
+    ),
     (faults.LeaksOnRemove, "test_a_removed_container_leaves_nothing_for_its_successor", {}),
     (faults.RemovesParents, "test_removing_a_layer_with_dependants_is_refused", {}),
     (faults.StandsOnContainers, "test_a_container_is_no_parent", {}),

@@ -14,7 +14,7 @@ Assertions of the kit are rewritten by pytest, so that a failure shows the value
 import pkgutil
 
 try:
-    import hypothesis as _  # imported later; missed now
+    import hypothesis  # noqa: F401 - needed by the kit's modules, missed here
     import pytest
 except ImportError as error:
     raise ImportError(

@@ -30,7 +30,7 @@ GROUND: list[list[Thing]] = [
         symlink("s", "d/f"),
     ],
     [file("d/other", "other", mode=0o755), directory("d/sub"), file("d/sub/deep", "deep")],
-    [file("top", "top"), special("pipe", Kind.FIFO), whiteout("d/gone")],
+    [file("top", "top"), file("void"), special("pipe", Kind.FIFO), whiteout("d/gone")],
 ]
 
 
@@ -84,6 +84,8 @@ WRITES = [
     Write("truncating to nothing", lambda t: t.truncate("d/f", 0), _FILE),
     Write("extending", lambda t: t.truncate("d/f", 10_000), _FILE),
     Write("writing with the mtime put back", _rewrite_in_secret, _FILE),
+    Write("writing into an empty file", lambda t: _append(t, "void", b"1"), ["C void"]),
+    Write("chmod of an empty file", lambda t: t.chmod("void", 0o600), ["C void"]),
     Write("chmod of a file", lambda t: t.chmod("d/f", 0o4711), _FILE),
     Write("chown of a file", lambda t: t.chown("d/f", 77, 88), _FILE),
     Write("utime of a file", lambda t: t.utime("d/f", LONG_AGO + 1), _FILE),
@@ -153,7 +155,7 @@ WRITES = [
     Write(
         "emptying the root",
         lambda t: t.remove_tree(""),
-        ["C ", "D d", "D e", "D pipe", "D s", "D top"],
+        ["C ", "D d", "D e", "D pipe", "D s", "D top", "D void"],
     ),
     Write(
         "applying an entry",

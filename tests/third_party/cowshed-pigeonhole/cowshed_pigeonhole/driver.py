@@ -244,15 +244,19 @@ class Workspace:
         key = secrets.token_hex(8)
         # Locked before it is there, or a recover in between would take it for a dead one.
         self._lock = driver.locks.acquire(f"staging:{key}")
-        self._home = driver.staging / key
+        self.home = driver.staging / key
+        self.home.mkdir(mode=0o700)
+
+    def close(self) -> None:
+        """Throw away what is left: nothing, once it was renamed. Twice is fine."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        self._lock.release()
 
     def __enter__(self) -> Path:
-        self._home.mkdir(mode=0o700)
-        return self._home
+        return self.home
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._home, ignore_errors=True)  # it was renamed, if all went well
-        self._lock.release()
+        self.close()
 
 
 class PigeonStage(Stage):
@@ -261,9 +265,8 @@ class PigeonStage(Stage):
     def __init__(self, driver: Pigeonhole, root: Node, parent: str | None) -> None:
         self._driver, self._parent = driver, parent
         self._workspace = Workspace(driver)
-        self._home = self._workspace.__enter__()
         self._tree = PigeonTree(
-            root, self._home, driver.trees, writable=True, durable=driver.durable
+            root, self._workspace.home, driver.trees, writable=True, durable=driver.durable
         )
 
     def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
@@ -275,19 +278,19 @@ class PigeonStage(Stage):
         return self._tree.open(path)
 
     def seal(self, layer: str) -> None:
-        driver = self._driver
-        keep_only(self._home, self._tree.root)
-        index.write(self._home, Held.LAYER, self._parent, self._tree.root, driver.durable)
-        driver.publish(self._home, layer, Held.LAYER, self._parent)
+        home, root = self._workspace.home, self._tree.root
+        keep_only(home, root)
+        index.write(home, Held.LAYER, self._parent, root, self._driver.durable)
+        self._driver.publish(home, layer, Held.LAYER, self._parent)
         self.discard()
 
     def discard(self) -> None:
-        self._workspace.__exit__()
+        self._workspace.close()
 
 
 def keep_only(home: Path, root: Node | None) -> None:
     """Remove from a tree's directory what isn't its index or content of its files."""
-    needed = {node.content for node in walk(root)} if root else set()
+    needed = {node.content for node in walk(root)} if root else set[str]()
     for path in home.iterdir():
         if path.name not in needed and path.name != index.NAME:
             path.unlink()
