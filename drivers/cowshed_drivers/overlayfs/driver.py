@@ -40,7 +40,7 @@ from .flattening import Flattener
 from .forking import ForkingDriver
 from .freezing import FROZEN
 from .journal import notices
-from .links import groups_among, write_groups
+from .opening import WORK
 from .stack import DIFF, FLAT, LONGEST, write_stack
 from .stage import OverlayStage
 from .usage import measure, unreadable
@@ -86,22 +86,17 @@ class Overlayfs(ForkingDriver):
         assert isinstance(view, OverlayView)
 
         def publish(layer: str, apparent: int) -> None:
-            self._finish_layer(workspace.home, layer, parent, stage.linked)
+            remove_directory(workspace.home, WORK)
+            stage.finish(os.path.join(workspace.home, DIFF))
+            self._write_stack(workspace.home, layer, parent)
             self.seal(workspace, layer, parent, apparent)
 
         stage = OverlayStage(view, publish, workspace.throw_away, durable=self.durable)
         return stage
 
-    def _finish_layer(self, home: str, layer: str, parent: str | None, linked: set[str]) -> None:
-        """Write down what belongs to a layer besides its directory, which is finished."""
-        remove_directory(home, "work")
+    def _write_stack(self, home: str, layer: str, parent: str | None) -> None:
+        """Write down what the layer stands on, or flatten that."""
         directory = os.path.join(home, DIFF)
-        if linked:
-            directories = Directories(directory)
-            try:
-                write_groups(directory, groups_among(directories, linked))
-            finally:
-                directories.close()
         below = () if parent is None else self.stacks.of_layer(parent)
         place = f"{PLACES[Held.LAYER]}/{layer}"
         if len(below) < LONGEST:

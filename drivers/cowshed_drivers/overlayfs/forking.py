@@ -13,13 +13,13 @@ from cowshed.native.items import ITEM, Common
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_directory
 from cowshed.native.workspace import Workspace
 
+from .attaching import AttachingDriver
 from .freezing import FROZEN, LONGEST, SHARING, Frozen
-from .opening import OpeningDriver
 from .records import copy_extras
 from .stack import DIFF, write_frozen
 
 
-class ForkingDriver(OpeningDriver):
+class ForkingDriver(AttachingDriver):
     """Forks and removes containers."""
 
     def __init__(self, root: Path) -> None:

@@ -77,6 +77,27 @@ def mount(
         os.close(context)
 
 
+def is_upper(directory: int, *, user_xattrs: bool = False) -> bool:
+    """Say whether an open directory is the upper one of a mount, in whatever mount namespace.
+
+    With ``index`` the kernel takes no upper directory twice; without a work directory of its own it
+    takes none at all, so nothing is ever mounted.
+    """
+    context = _call(_FSOPEN, b"overlay", _CLOEXEC)
+    try:
+        for name in ("lowerdir+", "upperdir", "workdir"):
+            _set(context, name, _path(directory))
+        _set(context, "index", "on")
+        if user_xattrs:
+            _set(context, "userxattr")
+        _call(_FSCONFIG, context, _CREATE, None, None, 0)
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    finally:
+        os.close(context)
+    raise AssertionError("the kernel mounts a directory over itself")
+
+
 def open_root(mounted: int) -> int:
     """Return a descriptor of a mount's root that keeps it, and let go of the mount itself.
 

@@ -24,6 +24,9 @@ from .stack import DIFF, NOTHING, Stack, Stacks
 from .tree import OverlayTree
 from .view import Mounted, OverlayView
 
+#: A stage's work directory, in its home.
+WORK = "work"
+
 
 class OpeningDriver(NativeDriver):
     """Opens what a store holds. Each call makes a mount of its own."""
@@ -88,7 +91,9 @@ class OpeningDriver(NativeDriver):
     def mounted(self, item: Item, work: str | None = None) -> Mounted:
         """Mount ``item``, read-only unless ``work`` is an empty directory for the kernel's use."""
         stack, descriptor = self.mount(item, work)
-        return Mounted(root=open_root(descriptor), store=self.root, stack=stack, key=self._key)
+        root = open_root(descriptor)
+        disk = None if work is None else os.open(work, OPEN_DIRECTORY)
+        return Mounted(root=root, disk=disk, store=self.root, stack=stack, key=self._key)
 
     def mount(self, item: Item, work: str | None) -> tuple[Stack, int]:
         """Return the stack of ``item`` and a detached mount of it."""
@@ -111,7 +116,7 @@ class OpeningDriver(NativeDriver):
             root = os.open(directory, OPEN_DIRECTORY)
             stack = Stack(lowers=(), upper=upper)
             return Mounted(root=root, store=self.root, stack=stack, key=self._key)
-        work = os.path.join(workspace.home, "work")
+        work = os.path.join(workspace.home, WORK)
         make_directory(work)
         item = self.item(parent, Held.LAYER)
         with self.stacks.opened(item) as (below, descriptors):
@@ -121,7 +126,9 @@ class OpeningDriver(NativeDriver):
             finally:
                 os.close(own)
         stack = Stack(lowers=below.lowers, upper=upper)
-        return Mounted(root=open_root(mounted), store=self.root, stack=stack, key=self._key)
+        root = open_root(mounted)
+        disk = os.open(directory, OPEN_DIRECTORY)
+        return Mounted(root=root, disk=disk, store=self.root, stack=stack, key=self._key)
 
     def _mount_to_read(self, descriptors: list[int]) -> int:
         if len(descriptors) > 1:

@@ -11,6 +11,7 @@ So a stack has no more than 64 directories of layers, however long the chain. Ea
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ class Stacks:
         try:
             if item.held is Held.LAYER:
                 stack = Stack(lowers=_read(home, _STACK))
+                if not stack.lowers:
+                    raise FileNotFoundError(errno.ENOENT, "no such file", f"{home_path}/{_STACK}")
                 paths = stack.lowers
             else:
                 frozen = _read(home, _FROZEN)
@@ -136,11 +139,15 @@ def _write(home: str, name: str, directories: Sequence[str], *, durable: bool = 
     try:
         aside = f"{name}.{os.urandom(4).hex()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(aside, flags, 0o600, dir_fd=descriptor), "wb") as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            file.write(os.fsencode("\n".join(directories)))
-        if durable:
-            sync_file(aside, descriptor)
-        os.rename(aside, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        try:
+            with open(os.open(aside, flags, 0o600, dir_fd=descriptor), "wb") as file:
+                os.fchmod(file.fileno(), 0o600)  # whatever the umask
+                file.write(os.fsencode("\n".join(directories)))
+            if durable:
+                sync_file(aside, descriptor)
+            os.rename(aside, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        except BaseException:
+            os.unlink(aside, dir_fd=descriptor)
+            raise
     finally:
         os.close(descriptor)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
-from cowshed.entry import Entry, parent_of
+from cowshed.entry import Entry, Kind, parent_of
+from cowshed.native.directories import Directories
 from cowshed.native.stage import NativeStage, Publish
 
+from .links import groups_among, is_whiteout, write_groups
 from .view import OverlayView
 
 
 class OverlayStage(NativeStage):
-    """``linked`` are the names of files that may have several."""
+    """``finish`` it when it is unmounted."""
 
     view: OverlayView
 
@@ -31,10 +34,14 @@ class OverlayStage(NativeStage):
     ) -> None:
         super().__init__(view, publish, throw_away, durable=durable)
         self.linked: set[str] = set()
+        #: Directories that were emptied, of which the kernel doesn't know how little is left.
+        self.emptied: set[str] = set()
 
     def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
         self.view.changed()
         super().add(entry, content)
+        if entry.kind is Kind.OPAQUE and entry.path:
+            self.emptied.add(entry.path)
 
     def link_file(self, entry: Entry, fd: int, name: str) -> None:
         self._join(entry.target)
@@ -58,3 +65,24 @@ class OverlayStage(NativeStage):
             os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
         view.sidecar.link(path, path)
         view.changed()
+
+    def finish(self, directory: str) -> None:
+        """Write down the names of files that have several, and let an emptied directory hide
+        what is below it at once, not name by name."""
+        directories = Directories(directory)
+        try:
+            for path in self.emptied:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    self._hide(directories.fd(path))
+            if self.linked:
+                write_groups(directory, groups_among(directories, self.linked))
+        finally:
+            directories.close()
+
+    def _hide(self, directory: int) -> None:
+        times = os.fstat(directory)
+        os.setxattr(directory, self.view.hosting.opaque_name, b"y")
+        for name in os.listdir(directory):
+            if is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                os.unlink(name, dir_fd=directory)
+        os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))

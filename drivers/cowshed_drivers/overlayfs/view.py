@@ -26,6 +26,9 @@ class Mounted:
 
     #: Descriptor of its root, which the view closes.
     root: int
+    #: Another of the directory that is written to, behind the mount: a failing disk is reported to
+    #: who syncs the file system, not to who syncs the overlay.
+    disk: int | None = None
     #: The store's.
     store: str
     stack: Stack
@@ -61,7 +64,13 @@ class OverlayView(NativeView):
         mounted = self.mounted
         return ObjectRecords(self, Extras(mounted.store, mounted.stack.all), mounted.key)
 
+    @property
+    def disk(self) -> int:
+        return self.directories.root if self.mounted.disk is None else self.mounted.disk
+
     def close_view(self) -> None:
+        if self.directories.root >= 0 and self.mounted.disk is not None:
+            os.close(self.mounted.disk)
         super().close_view()
         if self._upper is not None:
             self._upper.close()
