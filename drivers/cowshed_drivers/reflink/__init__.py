@@ -1,0 +1,1 @@
+"""reflink: full trees whose files share extents with their parent's, on XFS and btrfs."""
