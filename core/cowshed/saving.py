@@ -84,13 +84,15 @@ def _own_name(image: Image, asked: str) -> str:
     except UsageError:
         name = ""
     if name not in image.names:
-        if not image.names:
-            raise UsageError(f"image {asked} has no name; say where it is to be pushed")
-        if len(image.names) > 1:
-            raise UsageError(
-                f"image {asked} has several names ({', '.join(image.names)}); push one of them"
-            )
-        name = image.names[0]
+        match image.names:
+            case (name,):
+                pass
+            case ():
+                raise UsageError(f"image {asked} has no name; say where it is to be pushed")
+            case names:
+                raise UsageError(
+                    f"image {asked} has several names ({', '.join(names)}); push one of them"
+                )
     return f"docker://{name}"
 
 

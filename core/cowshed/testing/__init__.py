@@ -11,10 +11,11 @@
 Assertions of the kit are rewritten by pytest, so that a failure shows the values it is about.
 """
 
+import importlib
 import pkgutil
 
 try:
-    import hypothesis  # noqa: F401 - needed by the kit's modules, missed here
+    importlib.import_module("hypothesis")  # needed by the kit's modules, missed here
     import pytest
 except ImportError as error:
     raise ImportError(

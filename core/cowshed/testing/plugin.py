@@ -48,7 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):
         for report in terminalreporter.getreports(outcome):
-            for name, group in report.user_properties:
+            # A module that can't be collected has no properties.
+            for name, group in getattr(report, "user_properties", ()):
                 if name == _PROPERTY and isinstance(group, str):
                     counts.setdefault(group, Counter())[outcome] += 1
     if not counts:
