@@ -85,6 +85,7 @@ class DiskUsage:
 def disk_usage(shed: Shed) -> DiskUsage:
     """See ``Shed.df``."""
     home = shed.home
+    shed.mounting.settle_all()
     with shed.catalog.read() as transaction:
         layers = list(transaction.layers())
         containers = [(record.driver, record.id) for record in transaction.containers()]
@@ -173,7 +174,7 @@ def _disk(shed: Shed, driver: str) -> int:
 
 def _outside_drivers(shed: Shed) -> int:
     drivers = {os.fspath(shed.home.drivers / name) for name in shed.drivers_in_use()}
-    return allocated(shed.home.root, without=drivers)
+    return allocated(shed.home.root, without=drivers | shed.mounting.points())
 
 
 class _Usages:

@@ -38,6 +38,8 @@ def check(shed: Shed, *, deep: bool) -> list[Finding]:
                 severity="notice",
             )
         )
+    if not shed.read_only:
+        shed.mounting.sweep()
     findings += _catalog(shed)
     findings += _drivers(shed, deep=deep)
     findings += _blobs(shed, deep=deep)

@@ -41,6 +41,7 @@ def commit(
     config = None if base is None else base.config
     # Unusable changes are refused before anything is written.
     new_config(config, None, created=timestamp(), changes=changes)
+    shed.mounting.settle([record.id])
     driver = shed.driver(record.driver)
     changed = next(driver.changes(record.id), None) is not None
     chains = [] if base is None else list(base.record.chains)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from .errors import AmbiguousError, ConflictError, InUseError, NotFoundError, UsageError
@@ -13,7 +14,7 @@ from .records import ContainerRecord, ImageRecord, LayerRecord
 
 if TYPE_CHECKING:
     from .catalog import Transaction
-    from .driver import Usage
+    from .driver import Driver, Usage
     from .entry import Change
     from .image import Image
     from .locking import Lock
@@ -63,12 +64,13 @@ class Container:
         Raises:
             BusyError: somebody else has been writing it for ten seconds.
         """
-        driver = self._shed.driver(self.driver)
+        driver = self._settled()
         if not writable:
             return driver.tree(self.id)
         self._shed.require_writable()
         lock = self.writer_lock()
         try:
+            self._shed.mounting.require_not_written(self.record)
             # The container may have moved while we waited.
             record = find(self._shed, self.id).record
             tree = self._shed.driver(record.driver).tree(self.id, writable=True)
@@ -76,6 +78,47 @@ class Container:
             lock.release()
             raise
         return cast("Tree", _Locked(tree, lock))
+
+    def _settled(self) -> Driver:
+        """Return its driver, which knows what processes in its mount have written until now."""
+        self._shed.mounting.settle([self.id])
+        return self._shed.driver(self.driver)
+
+    # -- processes ----------------------------------------------------------------------------
+
+    def mount(self, directory: Path | None = None, *, read_only: bool = False) -> Path:
+        """Make its file system a directory that processes can use; return that directory.
+
+        It stays until ``unmount``, whatever becomes of this process, where the system allows.
+        Mounting what is mounted already makes that mount stay.
+
+        Raises:
+            StoreError: it can't be mounted here; says what is missing.
+            InUseError: it is mounted already, elsewhere or otherwise.
+        """
+        return self._shed.run(
+            "mount",
+            {"container": self.id, "read_only": read_only},
+            lambda: self._shed.mounting.mount(self.record, directory, read_only=read_only),
+        )
+
+    def unmount(self, *, force: bool = False) -> None:
+        """Take its mount away.
+
+        Raises:
+            NotFoundError: it isn't mounted.
+            BusyError: processes use it; ``force`` takes it away from them.
+        """
+        self._shed.run(
+            "umount",
+            {"container": self.id, "force": force},
+            lambda: self._shed.mounting.unmount(self.record, force=force),
+        )
+
+    def mounted(self, *, read_only: bool = False) -> AbstractContextManager[Path]:
+        """Yield a directory that processes can use until the context is left. Several users, of
+        several processes too, share one mount, and the last one out takes it away."""
+        return self._shed.mounting.mounted(self.record, read_only=read_only)
 
     def writer_lock(self) -> Lock:
         """Keep other writers out, as ``tree(writable=True)`` does."""
@@ -94,7 +137,7 @@ class Container:
     def _changes(self) -> Iterator[Change]:
         import attrs
 
-        driver = self._shed.driver(self.driver)
+        driver = self._settled()
         for change in driver.changes(self.id):
             if not change.path and self.record.chain:
                 with driver.tree(self.record.chain) as below:
@@ -105,7 +148,7 @@ class Container:
 
     def usage(self) -> Usage:
         """Say what its read-write layer costs (``exclusive``) and holds (``apparent``)."""
-        return self._shed.driver(self.driver).usage(self.id)
+        return self._settled().usage(self.id)
 
     def export(self, out: BinaryIO) -> None:
         """Write its whole file system as a tar."""
@@ -431,6 +474,7 @@ def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
         image = transaction.image(record.image) if record.image else None
 
     def make(ids: list[str]) -> None:
+        shed.mounting.settle([record.id])
         shed.driver(record.driver).fork(record.id, ids[0])
 
     made = _make(
@@ -467,6 +511,7 @@ def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> N
     lock, taken = shed.locks.attempt_each(_lock_key(record.id) for record in records)
     with lock:
         held = set(taken)
+        shed.mounting.require_unmounted(records, force=force)
         for record in records:
             if _lock_key(record.id) not in held and not force:
                 raise InUseError(

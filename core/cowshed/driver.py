@@ -18,7 +18,7 @@ import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, TypeAlias
 
 import attrs
 
@@ -79,6 +79,40 @@ class Problem:
     id: str
     path: str
     what: str
+
+
+@attrs.frozen(kw_only=True)
+class NativeDirectory:
+    """An attachment: the container is a directory that processes may use, to write in as well."""
+
+    path: str
+    #: Whether the directory alone says everything: owners, modes and attributes. Where it doesn't,
+    #: core would rather serve the tree.
+    faithful: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class OwnMount:
+    """An attachment: the driver mounts the container itself. What processes write there is the
+    container's at once, in ``changes``, ``usage`` and forks too."""
+
+    #: Mounts it at an existing directory, where it stays whatever becomes of this process.
+    mount: Callable[[str], None]
+    #: Takes the mount at that directory away; who has something open there may go on.
+    unmount: Callable[[str], None]
+
+
+@attrs.frozen(kw_only=True)
+class LayerContents:
+    """An attachment: the files of the layer that the container stands on have their contents at
+    the same paths below ``directory``, byte for byte and as long as the layer lives. Attributes and
+    everything that isn't a regular file are taken from the layer's tree. Nobody writes there."""
+
+    directory: str
+
+
+#: How processes can get at a container, told by ``Driver.attach``.
+Attachment: TypeAlias = NativeDirectory | OwnMount | LayerContents
 
 
 class Stage(abc.ABC):
@@ -241,6 +275,13 @@ class Driver(abc.ABC):
         except BaseException:
             self.remove(new)
             raise
+
+    def attach(self, container: str, *, read_only: bool = False) -> Attachment | None:
+        """Say how processes can get at a container's files; None: only through its ``tree``.
+
+        Then core serves the tree to them, and brings what they wrote into it by its methods.
+        """
+        return None
 
     def collect(self) -> int:
         """Give space back to the file system; return how many bytes."""

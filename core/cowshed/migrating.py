@@ -131,6 +131,7 @@ def _move(shed: Shed, container: Container, to: str) -> int | None:
 
     if container.driver == to:
         return None
+    shed.mounting.require_unmounted([container.record], force=False)
     lease = Lease(shed.catalog, shed.locks, "migrate")
     gone: list[LayerRecord] = []
     try:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .image import Image
     from .importing import Imported, Listener
     from .migrating import Migrated
+    from .mounting import Mounted, Mounts
     from .recipes import RecipeStore
     from .saving import SavedListener
     from .sweep import Collected
@@ -378,6 +379,17 @@ class Shed:
             lambda: remove(self, references, force=force),
             vetoable=True,
         )
+
+    def mounts(self) -> list[Mounted]:
+        """Return the mounts of containers, the dead ones too."""
+        return self.mounting.list()
+
+    @property
+    def mounting(self) -> Mounts:
+        """What mounts containers and remembers the mounts."""
+        from .mounting import Mounts
+
+        return Mounts(self)
 
     # -- the shed -----------------------------------------------------------------------------
 

@@ -137,6 +137,7 @@ def collect(shed: Shed) -> Collected:
     """Do everything ``gc`` does: abandoned leases, orphans, unreferenced blobs and recipes, and
     each driver's own collection."""
     before = shed.disk_usage()
+    shed.mounting.sweep()
     leases = finish_abandoned(shed)
     orphans = 0
     skipped: list[str] = []

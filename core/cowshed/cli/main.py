@@ -40,6 +40,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "commit": ("containers", "Make an image of a container"),
         "export": ("files", "Write a container's file system as a tar"),
         "fork": ("containers", "Create a container equal to another as it is now"),
+        "mount": ("mounts", "Make a container a directory that processes can use, or list those"),
+        "umount": ("mounts", "Take containers' mounts away"),
         "rename": ("containers", "Give a container another name"),
         "rm": ("containers", "Remove containers"),
     },

@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cowshed.driver import Held, Item, Usage
+from cowshed.driver import Held, Item, NativeDirectory, Usage
 from cowshed.native.cloning import Copier, clone_tree
 from cowshed.native.items import ItemFile
 from cowshed.native.store import NativeDriver
 from cowshed.native.tree import NativeTree
 from cowshed.native.usage import own_inodes
-from cowshed.native.view import ROOTFS
+from cowshed.native.view import ROOTFS, SIDECAR
 
 
 class NaiveCopyTree(NativeTree):
@@ -49,6 +49,13 @@ class NaiveCopy(NativeDriver):
             clone_tree(os.path.join(source, ROOTFS), rootfs, copier)
         finally:
             copier.close()
+
+    def attach(self, container: str, *, read_only: bool = False) -> NativeDirectory:
+        home = self.home(self.item(container))
+        return NativeDirectory(
+            path=os.path.join(home, ROOTFS),
+            faithful=not os.path.lexists(os.path.join(home, SIDECAR)),
+        )
 
     def measure(self, item: Item, home: str) -> Usage:
         exclusive, inodes = own_inodes(home, links_elsewhere=0)

@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from cowshed.driver import Held, Item
+from cowshed.driver import Held, Item, OwnMount
 from cowshed.errors import BusyError
 from cowshed.locking import Lock
 from cowshed.native.items import UsageCache
@@ -36,8 +36,15 @@ class AttachingDriver(OpeningDriver):
         super().__init__(root)
         make_directory(os.path.join(self.root, ATTACHED))
 
-    def attach(self, id: str, path: str, *, writable: bool = False) -> None:
-        """Mount ``id`` at directory ``path`` until ``detach``, in this process's mount namespace.
+    def attach(self, container: str, *, read_only: bool = False) -> OwnMount:
+        return OwnMount(
+            mount=lambda path: self.attach_at(container, path, writable=not read_only),
+            unmount=lambda path: self.detach_from(container, path),
+        )
+
+    def attach_at(self, id: str, path: str, *, writable: bool = False) -> None:
+        """Mount ``id`` at directory ``path`` until it is detached, in this process's mount
+        namespace.
 
         What only records know (see ``records``) looks different there; files of several names that
         a process writes to come apart, and directories of lower layers can't be renamed, but are
@@ -72,7 +79,7 @@ class AttachingDriver(OpeningDriver):
         finally:
             os.close(mounted)
 
-    def detach(self, id: str, path: str) -> None:
+    def detach_from(self, id: str, path: str) -> None:
         """Take the mount of ``id`` at ``path`` away. Processes in it keep it until they end."""
         detach(path)
         with suppress(BusyError):

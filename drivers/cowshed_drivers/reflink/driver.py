@@ -27,14 +27,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cowshed.driver import Held, Item, Usage
+from cowshed.driver import Held, Item, NativeDirectory, Usage
 from cowshed.native.cloning import clone_tree
 from cowshed.native.items import ItemFile
 from cowshed.native.removal import remove_directory
 from cowshed.native.store import NativeDriver
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
 from cowshed.native.tree import NativeTree
-from cowshed.native.view import ROOTFS
+from cowshed.native.view import ROOTFS, SIDECAR
 
 from . import subvolumes
 from .accounts import FORKED, Accounts, forget
@@ -91,6 +91,16 @@ class Reflink(NativeDriver):
         if writable:
             forget(self.home(item))
         return super().open_tree(item, writable=writable, let_go=let_go)
+
+    def attach(self, container: str, *, read_only: bool = False) -> NativeDirectory:
+        item = self.item(container)
+        home = self.home(item)
+        if not read_only:
+            forget(home)
+        return NativeDirectory(
+            path=os.path.join(home, ROOTFS),
+            faithful=not os.path.lexists(os.path.join(home, SIDECAR)),
+        )
 
     # -- accounts -------------------------------------------------------------------------------
 

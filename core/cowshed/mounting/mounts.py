@@ -1,0 +1,403 @@
+"""Mounts: the mounts of a shed's containers, shared by whoever uses them.
+
+A container has one mount at a time. ``mount`` makes it, or makes it stay; ``mounted`` makes or
+joins it for a while, and the last one out takes it away unless it is to stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageError
+from . import kernel, ways
+from .registry import How, Record, Registry, State, state
+
+if TYPE_CHECKING:
+    from ..locking import Lock
+    from ..records import ContainerRecord
+    from ..shed import Shed
+
+#: Seconds to wait for somebody else who is mounting or unmounting the same container.
+PATIENCE = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Mounted:
+    """One mount, as ``Shed.mounts`` lists it."""
+
+    container: str
+    driver: str
+    path: Path
+    how: How
+    read_only: bool
+    #: Whether it stays when nobody uses it.
+    lasting: bool
+    #: Processes that hold it by ``mounted``; others may have files open in it.
+    users: tuple[int, ...]
+    #: ``elsewhere``: in another mount namespace. ``dead``: its server is gone. ``gone``: the mount
+    #: is, and what was written in it is taken over when somebody looks.
+    state: State
+
+    @property
+    def alive(self) -> bool:
+        """Whether processes can use it, here or elsewhere."""
+        return self.state in ("alive", "elsewhere")
+
+
+class Mounts:
+    """What ``Container`` and ``Shed`` do with mounts."""
+
+    def __init__(self, shed: Shed) -> None:
+        self._shed = shed
+        self.registry = Registry(shed.home.root / "mounts")
+
+    # -- making and taking away -----------------------------------------------------------------
+
+    def mount(self, container: ContainerRecord, directory: Path | None, *, read_only: bool) -> Path:
+        """See ``Container.mount``."""
+        with self._changing(container.id):
+            record = self._living(container.id)
+            if record is None:
+                record = self._make(container, directory, read_only=read_only, lasting=True)
+            else:
+                _require_same(container, record, directory, read_only=read_only)
+                self.registry.write(attrs.evolve(record, lasting=True))
+            return Path(record.path)
+
+    def unmount(self, container: ContainerRecord, *, force: bool) -> None:
+        """See ``Container.unmount``."""
+        with self._changing(container.id):
+            record = self.registry.read(container.id)
+            if record is None:
+                self._clear(container.id, None)
+                raise NotFoundError("mount", container.name)
+            status = state(record)
+            if status == "elsewhere":
+                raise BusyError(
+                    f"container {container.name} is mounted in another mount namespace, at "
+                    f"{record.path}; end the processes in there"
+                )
+            alone = self._shed.locks.attempt(_users_key(container.id))
+            if alone is None and not force:
+                raise BusyError(
+                    f"container {container.name} is mounted at {record.path} and in use"
+                    f"{_by(record.users)}; wait for that to end, or use --force"
+                )
+            try:
+                if status == "alive" and not force:
+                    self._require_idle(container, record)
+                self._take_down(record, status)
+                self._clear(container.id, record)
+            finally:
+                if alone is not None:
+                    alone.release()
+
+    @contextmanager
+    def mounted(self, container: ContainerRecord, *, read_only: bool) -> Generator[Path]:
+        """See ``Container.mounted``."""
+        with self._changing(container.id):
+            record = self._living(container.id)
+            if record is None:
+                record = self._make(container, None, read_only=read_only, lasting=False)
+            else:
+                _require_same(container, record, None, read_only=read_only)
+            using = self._shed.locks.acquire(_users_key(container.id), shared=True)
+            self.registry.write(attrs.evolve(record, users=_with_me(record.users)))
+        try:
+            yield Path(record.path)
+        finally:
+            self._leave(container, using)
+
+    def _leave(self, container: ContainerRecord, using: Lock) -> None:
+        with self._changing(container.id):
+            using.release()
+            record = self.registry.read(container.id)
+            if record is None:
+                return
+            record = attrs.evolve(record, users=_without_me(record.users))
+            alone = None if record.lasting else self._shed.locks.attempt(_users_key(container.id))
+            if alone is None:
+                self.registry.write(record)
+                return
+            with alone:
+                self._take_down(record, state(record))
+                self._clear(container.id, record)
+
+    def _make(
+        self,
+        container: ContainerRecord,
+        directory: Path | None,
+        *,
+        read_only: bool,
+        lasting: bool,
+    ) -> Record:
+        way = ways.choose(
+            self._shed, container.driver, container.id, container.chain, read_only=read_only
+        )
+        in_place = way.native is not None and directory is None and not read_only
+        if in_place:
+            path = str(way.native)
+        elif directory is None:
+            path = os.path.realpath(self.registry.default_path(container.id))
+        else:
+            path = _usable(directory)
+        record = Record(
+            container=container.id,
+            driver=container.driver,
+            how=way.how,
+            path=path,
+            read_only=read_only,
+            lasting=lasting,
+            mounted=not in_place,
+            boot=kernel.boot(),
+            namespace=kernel.namespace(),
+            made_ns=time.time_ns(),
+            over=way.over,
+        )
+        self.registry.write(record)
+        if in_place:
+            return record
+        try:
+            try:
+                way.mount(path, read_only=read_only)
+            except OSError as error:
+                raise ways.explained(error, path, way.how) from error
+            try:
+                kernel.restrict(path, read_only=read_only, no_suid=directory is not None)
+                point = kernel.point_at(path)
+                record = attrs.evolve(record, device="" if point is None else point.device)
+                self.registry.write(record)
+            except BaseException:
+                ways.take_down(self._shed, record)
+                raise
+        except BaseException:
+            self.registry.forget(container.id)
+            raise
+        return record
+
+    def _require_idle(self, container: ContainerRecord, record: Record) -> None:
+        """Refuse to unmount what processes have something open in."""
+        if not record.mounted:
+            return
+        try:
+            kernel.unmount(record.path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return  # the driver, or fusermount, may know how
+            raise BusyError(
+                f"container {container.name} is mounted at {record.path} and processes have "
+                "something open there; end them, or use --force"
+            ) from None
+
+    def _take_down(self, record: Record, status: State) -> None:
+        there = status in ("alive", "dead") and record.mounted
+        if there and kernel.point_at(record.path) is not None:
+            ways.take_down(self._shed, record)
+
+    def _clear(self, container: str, record: Record | None) -> None:
+        """Forget a mount that isn't any more."""
+        self._refresh(container, record)
+        self.registry.forget(container)
+
+    # -- before somebody looks ------------------------------------------------------------------
+
+    def settle(self, containers: Iterable[str]) -> None:
+        """Let the driver know all that processes wrote in ``containers`` until now.
+
+        Costs one look into the file system for a container that isn't mounted.
+        """
+        if not self.registry.any():
+            return
+        for container in containers:
+            if self.registry.has(container):
+                with self._changing(container):
+                    record = self.registry.read(container)
+                    if record is None or state(record) in ("gone", "dead"):
+                        if record is not None:
+                            self._take_down(record, state(record))
+                        self._clear(container, record)
+                    else:
+                        self._refresh(container, record)
+
+    def settle_all(self) -> None:
+        """Do it for all containers."""
+        self.settle(self.registry.containers())
+
+    def _refresh(self, container: str, record: Record | None) -> None:
+        if record is None or record.read_only or record.how != "native":
+            return
+        # Opened for writing, a native tree forgets what was remembered about it.
+        try:
+            self._shed.driver(record.driver).tree(container, writable=True).close()
+        except NotFoundError:
+            return  # removed by force
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def list(self) -> list[Mounted]:
+        """See ``Shed.mounts``."""
+        return [
+            Mounted(
+                container=record.container,
+                driver=record.driver,
+                path=Path(record.path),
+                how=record.how,
+                read_only=record.read_only,
+                lasting=record.lasting,
+                users=record.users,
+                state=state(record),
+            )
+            for record in self.registry.records()
+        ]
+
+    def points(self) -> set[str]:
+        """Return the directories in the shed that show something else than what is in it."""
+        return {
+            os.fspath(self.registry.home(container) / "root")
+            for container in self.registry.containers()
+        }
+
+    def require_not_written(self, container: ContainerRecord) -> None:
+        """Refuse to write in a container's tree while processes write in its mount: neither would
+        see the other's, unless both use the driver's own directory.
+
+        Raises:
+            BusyError: names the mount.
+        """
+        if not self.registry.has(container.id):
+            return
+        record = self.registry.read(container.id)
+        if record is None or record.read_only or record.how == "native":
+            return
+        if state(record) in ("alive", "elsewhere"):
+            raise BusyError(
+                f"container {container.name} is mounted at {record.path}; write there, or unmount "
+                "it first"
+            )
+
+    def require_unmounted(self, containers: Iterable[ContainerRecord], *, force: bool) -> None:
+        """Refuse to remove what is mounted, or unmount it by force.
+
+        Raises:
+            InUseError: names the mount.
+        """
+        if not self.registry.any():
+            return
+        for container in containers:
+            if not self.registry.has(container.id):
+                continue
+            with self._changing(container.id):
+                record = self._living(container.id)
+                if record is not None and not force:
+                    raise InUseError(
+                        f"container {container.name} is mounted at {record.path}"
+                        f"{_by(record.users)}; 'cowshed umount {container.name}' first, or use "
+                        "--force"
+                    )
+                if record is not None:
+                    self._take_down(record, state(record))
+                self.registry.forget(container.id)
+
+    def sweep(self) -> None:
+        """Clear away what crashed processes and servers left."""
+        for container in self.registry.containers():
+            lock = self._shed.locks.attempt(_change_key(container))
+            if lock is not None:
+                with lock:
+                    self._living(container)
+
+    # -- how ------------------------------------------------------------------------------------
+
+    def _changing(self, container: str) -> Lock:
+        return self._shed.locks.acquire(
+            _change_key(container),
+            timeout=PATIENCE,
+            what=f"the mount of container {container[:12]}",
+        )
+
+    def _living(self, container: str) -> Record | None:
+        """Return the record of a mount that lives, or nobody's but in use; clear away another."""
+        record = self.registry.read(container)
+        if record is None:
+            if self.registry.has(container):
+                self._clear(container, None)
+            return None
+        status = state(record)
+        if status in ("alive", "elsewhere"):
+            if record.lasting:
+                return record
+            # Users that were killed didn't leave.
+            alone = self._shed.locks.attempt(_users_key(container))
+            if alone is None:
+                return record
+            alone.release()
+        self._take_down(record, status)
+        self._clear(container, record)
+        return None
+
+
+def _change_key(container: str) -> str:
+    return f"mount:{container}"
+
+
+def _users_key(container: str) -> str:
+    return f"mounted:{container}"
+
+
+def _usable(directory: Path) -> str:
+    """Return the real path of a directory that somebody wants a container at."""
+    try:
+        if os.listdir(directory):
+            raise StoreError(f"{directory} isn't empty; mount at an empty directory")
+    except FileNotFoundError:
+        raise UsageError(f"{directory} doesn't exist; make it first") from None
+    except NotADirectoryError:
+        raise UsageError(f"{directory} is no directory") from None
+    except OSError as error:
+        raise StoreError(f"{directory} can't be used: {error.strerror}") from None
+    return os.path.realpath(directory)
+
+
+def _require_same(
+    container: ContainerRecord, record: Record, directory: Path | None, *, read_only: bool
+) -> None:
+    """Refuse to share a mount that isn't what is wanted."""
+    problem = ""
+    if state(record) == "elsewhere":
+        problem = "in another mount namespace"
+    elif record.read_only != read_only:
+        problem = "read-only" if record.read_only else "to be written in"
+    elif directory is not None and os.path.realpath(directory) != record.path:
+        problem = "there"
+    if problem:
+        raise InUseError(
+            f"container {container.name} is mounted already, at {record.path}, {problem}; "
+            "unmount it first"
+        )
+
+
+def _by(users: tuple[int, ...]) -> str:
+    living = [user for user in users if os.path.exists(f"/proc/{user}")]
+    if not living:
+        return ""
+    shown = ", ".join(map(str, living[:5])) + (", …" if len(living) > 5 else "")
+    return f" by process{'es' if len(living) > 1 else ''} {shown}"
+
+
+def _with_me(users: tuple[int, ...]) -> tuple[int, ...]:
+    return (*(user for user in users if os.path.exists(f"/proc/{user}")), os.getpid())
+
+
+def _without_me(users: tuple[int, ...]) -> tuple[int, ...]:
+    rest = list(users)
+    if os.getpid() in rest:
+        rest.remove(os.getpid())
+    return tuple(user for user in rest if os.path.exists(f"/proc/{user}"))

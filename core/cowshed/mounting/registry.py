@@ -1,0 +1,176 @@
+"""Registry: which containers are mounted, where and how, and by whom they are used.
+
+    ROOT/mounts/CONTAINER/mount.json     the record, there before the mount and gone after it
+    ROOT/mounts/CONTAINER/root/          where it is mounted if nobody said where
+    ROOT/mounts/CONTAINER/upper/ work/   what processes wrote and isn't the driver's alone yet
+
+Whoever changes anything about a container's mount holds the lock ``mount:ID``; whoever uses it
+holds ``mounted:ID`` shared, which a killed process drops. So the last one out is known for sure,
+and process numbers, which other namespaces can't tell apart, are only for messages.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from ..partials import sync_directory
+from . import kernel
+
+How = Literal["native", "overlay", "fuse"]
+
+_RECORD = "mount.json"
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """One container's mount."""
+
+    container: str
+    driver: str
+    how: How
+    path: str
+    read_only: bool
+    #: Whether it stays when nobody uses it.
+    lasting: bool
+    #: Whether there is a mount at all: a native directory is used as it is.
+    mounted: bool
+    #: ``major:minor`` of what is mounted, once it is.
+    device: str = ""
+    boot: str
+    namespace: int
+    made_ns: int
+    #: Processes that used it when this was written.
+    users: tuple[int, ...] = ()
+    #: What the upper directory, if there is one, lies over: a layer's ID, or nothing for the
+    #: container's own tree.
+    over: str = ""
+
+
+State = Literal["alive", "dead", "gone", "elsewhere"]
+
+
+class Registry:
+    """The records below ``root``, which is made when it is needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def home(self, container: str) -> Path:
+        """Return the directory of one container's mount."""
+        return self.root / container
+
+    def any(self) -> bool:
+        """Say whether anything is mounted, in one call."""
+        return self.root.exists()
+
+    def has(self, container: str) -> bool:
+        """Say whether there is something to look at."""
+        return self.home(container).exists()
+
+    def containers(self) -> list[str]:
+        """Return the containers that have a record, or what is left of one."""
+        try:
+            return sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return []
+
+    def read(self, container: str) -> Record | None:
+        """Return a record; None: there is none, or it can't be read."""
+        try:
+            found: dict[str, Any] = json.loads((self.home(container) / _RECORD).read_bytes())
+            found["users"] = tuple(found["users"])
+            return Record(**found)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def records(self) -> Iterator[Record]:
+        """Yield all records."""
+        for container in self.containers():
+            record = self.read(container)
+            if record is not None:
+                yield record
+
+    def write(self, record: Record) -> None:
+        """Write a record, in place of the one there was."""
+        home = self.home(record.container)
+        if not home.is_dir():
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            home.mkdir(mode=0o700, exist_ok=True)
+        path = home / _RECORD
+        aside = home / f"{_RECORD}.{os.urandom(4).hex()}"
+        with aside.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
+            json.dump(attrs.asdict(record), file)
+        os.rename(aside, path)
+
+    def forget(self, container: str) -> None:
+        """Remove a record and all that belongs to it. Nothing is mounted there any more."""
+        home = self.home(container)
+        root = home / "root"
+        with suppress(FileNotFoundError):
+            # Never by rmtree: if it is a mount after all, this says so.
+            root.rmdir()
+        with suppress(FileNotFoundError):
+            shutil.rmtree(home)
+
+    def default_path(self, container: str) -> Path:
+        """Return the directory to mount at if nobody said where; made if need be."""
+        path = self.home(container) / "root"
+        for directory in (self.root, path.parent, path):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def upper(self, container: str) -> Path:
+        """Return where a container's upper directory is, if it has one."""
+        return self.home(container) / "upper"
+
+    def make_upper(self, container: str, *, durable: bool) -> tuple[Path, Path]:
+        """Make an empty upper and work directory."""
+        home = self.home(container)
+        made = self.upper(container), home / "work"
+        for directory in made:
+            directory.mkdir(mode=0o700)
+        if durable:
+            sync_directory(home)
+            sync_directory(self.root)
+        return made
+
+
+def state(record: Record) -> State:
+    """Say what has become of a mount: it may have died with its server, been taken away by
+    somebody, or gone with the machine's last boot; one in another mount namespace can't be used
+    here."""
+    if record.boot != kernel.boot():
+        return "gone"
+    if not record.mounted:
+        return "alive" if os.path.isdir(record.path) else "gone"
+    process = "self"
+    if record.namespace != kernel.namespace():
+        found = kernel.process_in(record.namespace)
+        if found is None:
+            return "gone"
+        process = found
+    point = kernel.point_at(record.path, process)
+    if point is None or (record.device and point.device != record.device):
+        return "gone"
+    if process != "self":
+        return "elsewhere"
+    return "dead" if record.how == "fuse" and not answers(record.path) else "alive"
+
+
+def answers(path: str) -> bool:
+    """Say whether the server of a FUSE mount is there."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
+    return True

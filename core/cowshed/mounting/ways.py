@@ -1,0 +1,100 @@
+"""Ways: what the driver says of a container becomes a mount at a directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from ..driver import NativeDirectory, OwnMount
+from ..errors import StoreError
+from . import kernel
+from .registry import How, Record
+
+if TYPE_CHECKING:
+    from ..shed import Shed
+
+_AS_ROOT = "run as root, or in a user namespace with mounts of its own (unshare -Urm)"
+
+
+class Way(Protocol):
+    """One way to show one container."""
+
+    @property
+    def how(self) -> How: ...
+
+    @property
+    def native(self) -> str | None:
+        """The directory itself, where it needs no mount."""
+
+    @property
+    def over(self) -> str:
+        """See ``Record.over``."""
+        return ""
+
+    def mount(self, path: str, *, read_only: bool) -> None:
+        """Make it visible at ``path``, an existing directory."""
+
+
+@attrs.frozen
+class Native:
+    """The driver's directory, bound elsewhere if somebody wants it there."""
+
+    native: str
+    how: How = "native"
+    over: str = ""
+
+    def mount(self, path: str, *, read_only: bool) -> None:
+        kernel.bind(self.native, path)
+
+
+@attrs.frozen
+class Own:
+    """The driver's own mount."""
+
+    _mount: Callable[[str], None]
+    how: How = "overlay"
+    native: str | None = None
+    over: str = ""
+
+    def mount(self, path: str, *, read_only: bool) -> None:
+        self._mount(path)
+
+
+def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bool) -> Way:
+    """Return the way that suits the container best, of those that can be gone here.
+
+    Raises:
+        StoreError: none can; says what is missing.
+    """
+    attachment = shed.driver(driver).attach(container, read_only=read_only)
+    match attachment:
+        case NativeDirectory(path=path):
+            return Native(path)
+        case OwnMount(mount=mount):
+            return Own(mount)
+        case _:
+            raise StoreError(f"driver {driver} has no files that processes could use")
+
+
+def take_down(shed: Shed, record: Record) -> None:
+    """Undo what a way's ``mount`` did, whoever still uses it."""
+    attachment = None
+    if record.how == "overlay" and not record.over:
+        attachment = shed.driver(record.driver).attach(record.container, read_only=record.read_only)
+    if isinstance(attachment, OwnMount):
+        attachment.unmount(record.path)
+    else:
+        kernel.unmount(record.path, lazily=True)
+
+
+def explained(error: OSError, path: str, how: How) -> StoreError:
+    """Say in one sentence why nothing could be mounted at ``path``."""
+    if error.errno in kernel.REFUSED:
+        return StoreError(f"mounting needs privilege; {_AS_ROOT}")
+    if error.errno == errno.ENODEV:
+        return StoreError(f"this kernel has no {how} file system")
+    return StoreError(f"can't mount at {path}: {error.strerror or os.strerror(error.errno or 0)}")
