@@ -110,7 +110,7 @@ def collect_all(root: Path) -> None:
 STEPS = {
     "writing a group": (Writer, "_store_group"),
     "noting the root": (Writer, "note"),
-    "syncing a pack": (writer_module, "_sync_and_close"),
+    "syncing a pack": (writer_module, "sync_and_close"),
     "publishing": (Writer, "publish"),
     "syncing the directory": (writer_module, "sync_directory"),
     "inside the transaction": (Ledger, "settle"),
@@ -201,7 +201,7 @@ def test_a_full_disk_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch
         seal(driver, key("base"), files_of(1), None)
         driver.prepare(key("c"), key("base"))
         with monkeypatch.context() as patch:
-            patch.setattr(writer_module, "_sync_and_close", full)
+            patch.setattr(writer_module, "sync_and_close", full)
             with pytest.raises(NoSpaceError):
                 seal(driver, key("new"), files_of(2), key("base"))
             tree = driver.tree(key("c"), writable=True)

@@ -14,10 +14,11 @@ from contextlib import nullcontext
 from cowshed.errors import CorruptError
 
 from .commit import need
-from .compare import Comparison, Counts
+from .compare import Comparison
 from .index import NUMBER, OBJECT, SNAPSHOT, Owner
 from .pack import DamagedError
 from .store import Store
+from .tally import Tally
 
 
 def look(store: Store, id: str) -> tuple[Owner, int]:
@@ -51,7 +52,7 @@ def _pair(store: Store, id: str) -> tuple[Owner, tuple[Owner, Owner] | None]:
 
 def _dropped(store: Store, number: int, snapshot: Owner, other: Owner) -> int:
     """Return the bytes that only the snapshot owns and ``other`` no longer has in its tree."""
-    counts: Counts = {}
+    counts = Tally()
     Comparison(store.nodes, snapshot.root, other.root, counts=counts).drain()
     index = store.index
     prefix = NUMBER.pack(number)

@@ -19,8 +19,9 @@ from cowshed.errors import NoSpaceError
 from .index import OBJECT, PACK, PACK_KEY, Txn
 from .ledger import Ledger
 from .pack import DamagedError, Group, Note, scan
+from .packing import sync_directory
 from .store import Store
-from .writer import Writer, sync_directory
+from .writer import Writer
 
 #: A pack is copied once this share of it is dead: less copying than it wins.
 _DEAD_SHARE = 0.25

@@ -13,12 +13,13 @@ import attrs
 
 from cowshed.errors import ConflictError, CorruptError, InUseError, NotFoundError
 
-from .compare import Comparison, Counts
+from .compare import Comparison
 from .index import CONTAINER, LAYER, NUMBER, SNAPSHOT, Owner, Txn, id_key
 from .ledger import Ledger, MissingObjectError
 from .node import EMPTY_ROOT_DIGEST
 from .pack import DamagedError
 from .store import Store
+from .tally import Tally
 from .writer import Writer
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ def seal_layer(
     parent: str | None,
     parent_root: bytes,
     root: bytes,
-    counts: Counts,
+    counts: Tally,
     apparent: int,
     serial: int,
     note_pack: int,
@@ -113,14 +114,14 @@ def seal_layer(
             root=root,
             id=layer,
             apparent=apparent,
-            packs=len(writer.packs),
+            packs=writer.entered + len(writer.packs),
             serial=serial,
         )
         ledger.note(owner, note_pack)
         index.put_owner(txn, number, owner)
         txn.put(id_key(layer), NUMBER.pack(number), db=index.items)
         attach(store, txn, base, [number])
-        ledger.write_layer(number, [digest for digest, count in counts.items() if count > 0])
+        ledger.write_layer(number, counts.gained())
         ledger.settle()
         return True
 
@@ -163,7 +164,7 @@ def commit_container(
     container: str,
     old_root: bytes,
     new_root: bytes,
-    counts: Counts,
+    counts: Tally,
     apparent: Apparent,
     serial: int,
     note_pack: int,
@@ -185,11 +186,11 @@ def commit_container(
         owner.apparent = max(
             owner.apparent + apparent.change if apparent.total is None else apparent.total, 0
         )
-        owner.packs += len(writer.packs)
+        owner.packs += writer.entered + len(writer.packs)
         owner.serial = serial
         ledger.note(owner, note_pack)
         index.put_owner(txn, number, owner)
-        ledger.count(number, counts)
+        ledger.count(number, counts.items())
         ledger.enter_rest()
         ledger.settle()
 
@@ -296,17 +297,15 @@ def _merge(store: Store, txn: Txn, ledger: Ledger, number: int, snapshot: Owner)
     heir_number = snapshot.dependants_xor
     heir = index.owner(txn, heir_number)
     base_root = index.owner(txn, snapshot.base).root if snapshot.base else EMPTY_ROOT_DIGEST
-    counts: Counts = {}
+    counts = Tally()
     try:
         Comparison(store.nodes, base_root, heir.root, counts=counts).drain()
     except DamagedError:
         return  # it stays as it is, which costs exactness but nothing else
     had = dict(ledger.edges(heir_number))
-    change = {
-        digest: max(counts.get(digest, 0), 0) - had.get(digest, 0)
-        for digest in counts.keys() | had.keys()
-    }
-    ledger.count(heir_number, change)
+    has = {digest: count for digest, count in counts.items() if count > 0}
+    change = {digest: has.get(digest, 0) - had.get(digest, 0) for digest in has.keys() | had.keys()}
+    ledger.count(heir_number, sorted(change.items()))
     ledger.release(number)
     txn.delete(NUMBER.pack(number), db=index.owners)
     heir.base = snapshot.base

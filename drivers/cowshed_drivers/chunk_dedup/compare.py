@@ -29,10 +29,10 @@ from .record import (
     Record,
     payload,
 )
+from .tally import Tally
 
 #: path, what was there, what is there
 Difference: TypeAlias = tuple[str, Record | None, Record | None]
-Counts: TypeAlias = dict[bytes, int]
 
 _NONE: frozenset[str] = frozenset()
 
@@ -46,7 +46,7 @@ class Comparison:
         old: bytes,
         new: bytes,
         *,
-        counts: Counts | None = None,
+        counts: Tally | None = None,
         also: Collection[str] = (),
     ) -> None:
         self._nodes = nodes
@@ -128,7 +128,7 @@ class Comparison:
     def _add(self, digest: bytes, sign: int) -> None:
         counts = self._counts
         if counts is not None:
-            counts[digest] = counts.get(digest, 0) + sign
+            counts.add(digest, sign)
 
     def _count_pages(self, digest: bytes, pages: tuple[bytes, ...], sign: int) -> None:
         for page in pages:

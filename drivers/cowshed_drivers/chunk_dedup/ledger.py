@@ -10,11 +10,11 @@ the pack goes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
-from .compare import Counts
 from .index import NUMBER, OBJECT, PACK, PACK_KEY, Index, Owner, Txn
+from .packing import WrittenPack
 from .store import Place
-from .writer import WrittenPack
 
 _DIGESTS_PER_ROW = 127
 _COUNT = NUMBER
@@ -106,7 +106,7 @@ class Ledger:
     def enter_rest(self) -> None:
         """Enter new objects nobody owns: an open file may yet need them, or the next to stage."""
         txn, objects = self._txn, self._index.objects
-        for digest, (place, share) in self._places.items():
+        for digest, (place, share) in sorted(self._places.items()):
             txn.put(digest, OBJECT.pack(*place, share, 0, 0), overwrite=False, db=objects)
 
     def relocate(self, pack: int | None, digests: Iterable[bytes]) -> None:
@@ -145,26 +145,23 @@ class Ledger:
                     for at in range(0, len(value), 32):
                         yield value[at : at + 32], 1
 
-    def write_layer(self, owner: int, digests: list[bytes]) -> None:
-        """Give a new layer its objects, once and for all."""
-        digests.sort()
-        self.take(owner, digests)
-        for part, start in enumerate(range(0, len(digests), _DIGESTS_PER_ROW)):
+    def write_layer(self, owner: int, digests: Iterator[bytes]) -> None:
+        """Give a new layer its objects, in byte order, once and for all."""
+        part = 0
+        while row := list(islice(digests, _DIGESTS_PER_ROW)):
+            self.take(owner, row)
             self._txn.put(
-                NUMBER.pack(owner) + NUMBER.pack(part),
-                b"".join(digests[start : start + _DIGESTS_PER_ROW]),
-                append=False,
-                db=self._index.edges,
+                NUMBER.pack(owner) + NUMBER.pack(part), b"".join(row), db=self._index.edges
             )
+            part += 1
 
-    def count(self, owner: int, counts: Counts) -> None:
-        """Add places to what a container has; it owns what has any."""
+    def count(self, owner: int, counts: Iterable[tuple[bytes, int]]) -> None:
+        """Add places to what a container has; it owns what has any. Digests come in order."""
         taken: list[bytes] = []
         dropped: list[bytes] = []
         prefix = NUMBER.pack(owner)
         txn, edges = self._txn, self._index.edges
-        for digest in sorted(counts):
-            change = counts[digest]
+        for digest, change in counts:
             if not change:
                 continue
             key = prefix + digest
@@ -199,7 +196,10 @@ class Ledger:
         """Enter packs that were just published."""
         for pack in packs:
             self._txn.put(
-                PACK_KEY.pack(pack.number), PACK.pack(pack.size, 0, 0), db=self._index.packs
+                PACK_KEY.pack(pack.number),
+                PACK.pack(pack.size, 0, 0),
+                overwrite=False,
+                db=self._index.packs,
             )
             self._live.setdefault(pack.number, 0)
 

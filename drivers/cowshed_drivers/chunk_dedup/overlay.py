@@ -32,6 +32,9 @@ from .record import (
 
 NAME_MAX = 255
 
+#: New entries, of some 300 bytes each, before folders are better unloaded.
+_FRESH_MAX = 32_768
+
 
 class Folder:
     """A directory loaded for writing."""
@@ -65,6 +68,7 @@ class Overlay:
         self._links_changed = False
         self._next_inode = self._root.next_inode
         self._recent: tuple[str, Folder] | None = None
+        self._fresh = 0
         self.changed = False
 
     # -- looking ------------------------------------------------------------------------------
@@ -154,6 +158,7 @@ class Overlay:
         directory, _, name = path.rpartition("/")
         check_name(name, path)
         self.own(directory).entries[name] = record
+        self._fresh += 1
 
     def delete(self, path: str) -> None:
         """Take away ``path`` and everything below it."""
@@ -307,6 +312,7 @@ class Overlay:
             self.link(entry.target, path)
         elif record is not None:
             self.own(directory).entries[name] = record
+            self._fresh += 1
 
     def _is_name_of(self, path: str, record: Record, target: str) -> bool:
         if path == target:
@@ -320,8 +326,7 @@ class Overlay:
         """Write every loaded folder and the root as objects; return the new root's digest."""
         if not self.changed:
             return self.base
-        if self._top is not None:
-            self.record = with_payload(self.record, self._store_folders(self._top, put))
+        self.unload(put)
         table = self._root.links
         if self._links_changed:
             objects = links.encode(self.table)
@@ -329,6 +334,22 @@ class Overlay:
                 put(data)
             table = digest_of(objects[-1]) if objects else NO_DIGEST
         return put(Root(self.record, table, self._next_inode).encode())
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether folders take so much memory that they are better unloaded."""
+        if self._fresh < _FRESH_MAX:
+            return False
+        # A directory that is large by itself is soon loaded again: ever more rarely, then.
+        return self._recent is None or self._fresh > len(self._recent[1].entries)
+
+    def unload(self, put: Callable[[bytes], bytes]) -> None:
+        """Write every loaded folder as objects and forget it; loaded again where it is needed."""
+        self._fresh = 0
+        if self._top is not None:
+            self.record = with_payload(self.record, self._store_folders(self._top, put))
+            self._top = None
+            self._recent = None
 
     def _store_folders(self, top: Folder, put: Callable[[bytes], bytes]) -> bytes:
         # Deep first with a stack of our own: images hold trees deeper than Python recurses.

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 
 from .commit import attach
-from .compare import Comparison, Counts
+from .compare import Comparison
 from .index import LAYER, NUMBER, OBJECT, PACK, PACK_KEY, Owner, Txn, id_key
 from .ledger import Ledger
 from .node import EMPTY_ROOT_DIGEST
 from .pack import DamagedError, Group, Note, scan
 from .record import FILE, inode_of
 from .store import Store
+from .tally import Tally
 
 
 def rebuild(store: Store) -> list[str]:
@@ -77,7 +78,7 @@ def _owners(store: Store, notes: dict[str, tuple[Note, int]]) -> list[str]:
                 continue
             waiting.remove(item)
             base = (0, EMPTY_ROOT_DIGEST) if note.parent is None else restored[note.parent]
-            counts: Counts = {}
+            counts = Tally()
             try:
                 comparison = Comparison(store.nodes, base[1], note.root, counts=counts)
                 apparent = _apparent(comparison)
@@ -98,7 +99,7 @@ def _apparent(comparison: Comparison) -> int:
     return total
 
 
-def _restore(store: Store, note: Note, pack: int, base: int, counts: Counts, apparent: int) -> int:
+def _restore(store: Store, note: Note, pack: int, base: int, counts: Tally, apparent: int) -> int:
     index = store.index
 
     def work(txn: Txn) -> int:
@@ -119,9 +120,9 @@ def _restore(store: Store, note: Note, pack: int, base: int, counts: Counts, app
         txn.put(id_key(note.id), NUMBER.pack(number), db=index.items)
         attach(store, txn, base, [number])
         if note.held == LAYER:
-            ledger.write_layer(number, [digest for digest, count in counts.items() if count > 0])
+            ledger.write_layer(number, counts.gained())
         else:
-            ledger.count(number, counts)
+            ledger.count(number, counts.items())
         ledger.settle()
         return number
 

@@ -12,7 +12,7 @@ from cowshed.errors import BusyError, CorruptError, CowshedError
 from .changes import brought, changes
 from .collect import sweep
 from .commit import parent_of, seal_layer
-from .compare import Comparison, Counts
+from .compare import Comparison
 from .content import hold_stream
 from .index import LAYER
 from .node import EMPTY_ROOT_DIGEST
@@ -21,6 +21,7 @@ from .pack import DamagedError, Note
 from .reading import open_record
 from .record import FILE, Record, from_entry, inode_of
 from .store import Store
+from .tally import Tally
 from .writer import Writer, order_key
 
 
@@ -39,7 +40,6 @@ class ChunkStage(Stage):
         except DamagedError as error:
             self.discard()
             raise self._explained(error, parent or "") from error
-        self._given: set[str] = set()
 
     def _live(self) -> Writer:
         if self._writer is None:
@@ -63,10 +63,9 @@ class ChunkStage(Stage):
                         self._store.options.chunk_size,
                     )
                 record = from_entry(entry, size=size, form=form, content=data)
-                self._given.add(entry.path)
             self._overlay.apply(entry, record)
-            if entry.kind is Kind.HARDLINK and entry.target in self._given:
-                self._given.add(entry.path)
+            if self._overlay.is_crowded:
+                self._overlay.unload(writer.put_node)
         except DamagedError as error:
             raise self._explained(error, f"{self._parent}: /{entry.path}") from error
 
@@ -84,7 +83,7 @@ class ChunkStage(Stage):
 
     def open(self, path: str) -> BinaryIO:
         self._live()
-        record = self._overlay.find(path) if path in self._given else None
+        record = self._overlay.find(path)
         if record is None or record[0] != FILE:
             raise FileNotFoundError(f"{path!r} isn't a file of this stage")
         try:
@@ -101,12 +100,17 @@ class ChunkStage(Stage):
             raise self._explained(error, layer) from error
         finally:
             self._writer = None
-            writer.close(keep=keep)
+            self._close(writer, keep=keep)
         sweep(self._store)
+
+    def _close(self, writer: Writer, *, keep: bool) -> None:
+        writer.close(keep=keep)
+        if writer.entered and not keep:
+            sweep(self._store)
 
     def _seal(self, writer: Writer, layer: str) -> bool:
         root = self._overlay.encode(writer.put_node)
-        counts: Counts = {}
+        counts = Tally()
         differences = Comparison(self._nodes, self._parent_root, root, counts=counts)
         if self._parent_root == EMPTY_ROOT_DIGEST:
             apparent = self._all_of(differences)
@@ -145,4 +149,4 @@ class ChunkStage(Stage):
     def discard(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close(keep=False)
+            self._close(writer, keep=False)

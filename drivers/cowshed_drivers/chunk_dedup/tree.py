@@ -20,7 +20,7 @@ from .changes import brought, changes, equal_objects
 from .chunks import Held
 from .collect import sweep
 from .commit import Apparent, commit_container
-from .compare import Comparison, Counts
+from .compare import Comparison
 from .content import Content, hold_stream
 from .editing import EditTree
 from .handle import WriteFile, open_writer
@@ -30,6 +30,7 @@ from .overlay import Overlay, check_name, failure
 from .pack import DamagedError, Note
 from .record import DIRECTORY, FILE, Record, from_entry, inode_of, make
 from .store import Store
+from .tally import Tally
 from .writer import Writer, order_key
 
 
@@ -136,6 +137,11 @@ class WriteTree(EditTree):
             self._held = None
         if handle.path is not None and handle.changed:
             self._hold(handle.path, held)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._overlay.is_crowded:
+            self._overlay.unload(self._put_node)
 
     def apply(self, entry: Entry, content: BinaryIO | None = None) -> None:
         # In one step: Tree.apply goes through seven primitives and two changes of the parent.
@@ -159,6 +165,7 @@ class WriteTree(EditTree):
             if entry.path:
                 self._orphan(entry.path)
             self._overlay.apply(entry, record)
+            self._make_room()
         except DamagedError as error:
             self._corrupt(entry.path, error)
 
@@ -183,7 +190,7 @@ class WriteTree(EditTree):
             if not self._handles:  # else what open files wrote stays with the writer
                 self._finish(writer, old, keep=False)
             return
-        counts: Counts = {}
+        counts = Tally()
         differences = Comparison(self._nodes, old, new, counts=counts)
         apparent = self._apparent(differences, self._nodes.root(new).links)
         serial = time.time_ns()
@@ -240,6 +247,8 @@ class WriteTree(EditTree):
             self._closed = True
             if self._writer is not None:
                 self._writer.close(keep=False)
+                if self._writer.entered:
+                    sweep(self._store)
                 self._writer = None
             if self._held is not None:
                 self._held.release()

@@ -14,13 +14,14 @@ from cowshed.driver import Problem
 
 from .chunks import list_rows, segment_rows
 from .commit import need
-from .compare import Comparison, Counts
+from .compare import Comparison
 from .index import OBJECT, Owner
 from .ledger import Ledger
 from .node import EMPTY_ROOT_DIGEST, NO_DIGEST
 from .pack import DamagedError
 from .record import CHUNK, DIRECTORY, FILE, FORM, LIST, Record, payload
 from .store import Store
+from .tally import Tally
 
 
 def verify(store: Store, id: str, *, deep: bool) -> Iterator[Problem]:
@@ -149,12 +150,12 @@ def _accounts(store: Store, id: str) -> Iterator[str]:
 def _missing_edges(
     store: Store, owner: Owner, base: bytes, edges: dict[bytes, int]
 ) -> Iterator[str]:
-    counts: Counts = {}
+    counts = Tally()
     try:
         Comparison(store.nodes, base, owner.root, counts=counts).drain()
     except DamagedError as error:
         yield str(error)
         return
-    missing = sum(1 for digest, count in counts.items() if count > 0 and digest not in edges)
+    missing = sum(1 for digest in counts.gained() if digest not in edges)
     if missing:
         yield f"{missing} objects of its tree are not accounted to it"

@@ -12,23 +12,28 @@ count; until then they are swept by ``recover`` like anything else nobody claims
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import zstandard
 
-from cowshed.errors import NoSpaceError, ReadOnlyError
-
+from .index import Txn
+from .ledger import Ledger
 from .node import digest_of
 from .pack import MAGIC, Note, encode_note, group_header, share_of
+from .packing import (
+    OpenPack,
+    WrittenPack,
+    run_now,
+    sync_and_close,
+    sync_directory,
+    writing_to,
+)
 from .store import Place, Store
 
 #: Bytes of directories and chunk lists that wait: about 50,000 files' worth.
@@ -36,38 +41,11 @@ _NODES_MAX = 4 << 20
 #: A commit that brings less than this is one group; more, and nodes get a group of their own.
 _NODES_APART = 256 << 10
 
+#: Places kept in memory, about 400 bytes each, before the index takes them.
+_PLACES_MAX = 65_536
+
 #: Sorts nodes behind every file.
 _NODES = "\U0010ffff"
-
-
-@dataclass(slots=True)
-class _Open:
-    number: int
-    path: Path
-    descriptor: int
-    #: Bytes that are whole. What a full disk took of more than that is written over.
-    size: int
-    notes: int = 0
-
-    def append(self, data: bytes) -> None:
-        """Write all of it or raise and count none of it."""
-        view = memoryview(data)
-        at = self.size
-        while view:
-            written = os.pwrite(self.descriptor, view, at)
-            view = view[written:]
-            at += written
-        self.size = at
-
-
-@dataclass(slots=True)
-class WrittenPack:
-    """A finished pack: its number, where it lies now, its size in bytes and its notes."""
-
-    number: int
-    path: Path
-    size: int
-    notes: int
 
 
 @dataclass(slots=True)
@@ -103,11 +81,14 @@ class Writer:
         self._flight: deque[_Group] = deque()
         self._flight_bytes = 0
         self._flying: dict[bytes, bytes] = {}
-        self._pack: _Open | None = None
+        self._pack: OpenPack | None = None
         self._syncs: list[Future[None]] = []
         #: Where each object of this writer lies, and its share on disk.
         self.places: dict[bytes, tuple[Place, int]] = {}
         self.packs: list[WrittenPack] = []
+        #: How many more packs the index has been told of already.
+        self.entered = 0
+        self._supplies = False
         self._published = False
         self._closed = False
 
@@ -144,6 +125,7 @@ class Writer:
 
     def supply(self, digest: bytes, data: bytes) -> None:
         """Take an object whatever the index says of it."""
+        self._supplies = True
         self._add(digest, data, "")
 
     def _add(self, digest: bytes, data: bytes, order: str) -> None:
@@ -253,31 +235,31 @@ class Writer:
         self._flight_bytes -= offset
         if pack.size >= self._store.options.pack_size:
             self._finish_pack()
+        if len(self.places) >= _PLACES_MAX and not self._supplies:
+            self._enter()
 
-    def _open_pack(self) -> _Open:
+    def _open_pack(self) -> OpenPack:
         if self._pack is None:
             number = secrets.randbits(63) or 1
             path = self._store.staging / f"{self._token}-{number:016x}"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._pack = _Open(number, path, descriptor, 0)
+            self._pack = OpenPack.create(number, path)
         if not self._pack.size:
             self._pack.append(MAGIC)
         return self._pack
 
     def _finish_pack(self) -> None:
-        pack, self._pack = self._pack, None
+        pack = self._pack
         if pack is None:
             return
-        # A write that found the disk full may have left some bytes behind what counts.
-        os.ftruncate(pack.descriptor, pack.size)
-        self.packs.append(WrittenPack(pack.number, pack.path, pack.size, pack.notes))
+        self.packs.append(pack.finish())
+        self._pack = None
         if not self._store.durable:
             os.close(pack.descriptor)
         elif self._pool is None:
-            self._syncs.append(_run(_sync_and_close, pack.descriptor))
+            self._syncs.append(run_now(sync_and_close, pack.descriptor))
         else:
             # The disk writes this pack while the next one is being filled.
-            self._syncs.append(self._pool.submit(_sync_and_close, pack.descriptor))
+            self._syncs.append(self._pool.submit(sync_and_close, pack.descriptor))
 
     def note(self, note: Note) -> int:
         """Write down who stands on which root; return the pack that holds the note."""
@@ -287,7 +269,6 @@ class Writer:
             self._drain(0)
             pack = self._open_pack()
             pack.append(encoded)
-        pack.notes += 1
         return pack.number
 
     # -- the end ------------------------------------------------------------------------------
@@ -302,15 +283,39 @@ class Writer:
         with writing_to(self._store.root):
             self._drain(0)
             self._finish_pack()
-            for sync in self._syncs:
-                sync.result()
-            self._published = True
-            for pack in self.packs:
-                destination = self._store.pack_path(pack.number)
-                pack.path.rename(destination)
-                pack.path = destination
-            if self.packs and self._store.durable:
-                sync_directory(self._store.packs)
+            self._place_packs()
+
+    def _place_packs(self) -> None:
+        for sync in self._syncs:
+            sync.result()
+        self._published = True
+        for pack in self.packs:
+            destination = self._store.pack_path(pack.number)
+            pack.path.rename(destination)
+            pack.path = destination
+        if self.packs and self._store.durable:
+            sync_directory(self._store.packs)
+
+    def _enter(self) -> None:
+        """Tell the index where everything written so far lies, so that memory needn't hold it.
+
+        The packs are garbage until somebody owns what is in them, but nobody sweeps while we
+        write. After us, should nothing come of it, whoever is next to sweep deletes them.
+        """
+        self._finish_pack()
+        self._place_packs()
+
+        def work(txn: Txn) -> None:
+            ledger = Ledger(self._store.index, txn, self.places)
+            ledger.add_packs(self.packs)
+            ledger.enter_rest()
+            ledger.settle()
+
+        self._store.index.write(work)
+        self.entered += len(self.packs)
+        self.packs.clear()
+        self.places.clear()
+        self._syncs.clear()
 
     def _counts(self, number: int) -> bool:
         """Say whether the index knows the pack: an interrupt can hit just after the commit."""
@@ -344,53 +349,12 @@ class Writer:
             self._writing.release()
 
 
-@contextmanager
-def writing_to(place: Path) -> Generator[None]:
-    """Say in our own errors that the disk is full or can't be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(f"{place}: {error.strerror}; free some space and retry") from error
-        if error.errno == errno.EROFS:
-            raise ReadOnlyError(f"{place}: {error.strerror}") from error
-        raise
-
-
 def _by_order(item: tuple[str, bytes]) -> str:
     return item[0]
 
 
 def _is_done(group: _Group) -> bool:
     return isinstance(group.frame, bytes) or group.frame.done()
-
-
-def _sync_and_close(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _run(work: Callable[[int], None], descriptor: int) -> Future[None]:
-    """Do it now, and keep how it went as a thread's work would."""
-    done: Future[None] = Future()
-    try:
-        work(descriptor)
-    except OSError as error:
-        done.set_exception(error)
-    else:
-        done.set_result(None)
-    return done
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def order_key(path: str) -> str:
