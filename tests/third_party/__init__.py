@@ -1,0 +1,1 @@
+"""Distributions of others: installed beside Cowshed, seen by it without a change to its source."""
