@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from .adding import add_image, require_depth
 from .container import current
 from .driver import change_entries
+from .epoch import source_date_epoch, timestamp
 from .errors import BusyError
-from .importing import Importer, add_image, require_depth, source_date_epoch, timestamp
+from .importing import Importer
 from .lease import Lease
 from .names import image_name
 from .oci import new_config

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from .errors import AmbiguousError, ConflictError, InUseError, NotFoundError, UsageError
-from .names import SCRATCH, container_name, is_id_prefix, made_up_name, new_id
-from .records import ContainerRecord, ImageRecord, LayerRecord
+from .errors import AmbiguousError, ConflictError, NotFoundError
+from .names import container_name, is_id_prefix
+from .records import ContainerRecord
 
 if TYPE_CHECKING:
     from .catalog import Transaction
@@ -123,7 +123,7 @@ class Container:
     def writer_lock(self) -> Lock:
         """Keep other writers out, as ``tree(writable=True)`` does."""
         return self._shed.locks.acquire(
-            _lock_key(self.id), timeout=WRITER_PATIENCE, what=f"container {self.name}"
+            lock_key(self.id), timeout=WRITER_PATIENCE, what=f"container {self.name}"
         )
 
     def diff(self) -> list[Change]:
@@ -188,8 +188,10 @@ class Container:
 
     def fork(self, name: str | None = None) -> Container:
         """Make another container equal to this one as it is now; the two share what they can."""
+        from .creating import fork
+
         return self._shed.run(
-            "fork", {"container": self.id}, lambda: _fork(self._shed, self.record, name),
+            "fork", {"container": self.id}, lambda: fork(self._shed, self.record, name),
             vetoable=True,
         )  # fmt: skip
 
@@ -202,7 +204,7 @@ class Container:
                 record = transaction.container(self.id)
                 if record is None:
                     raise NotFoundError("container", self.name)
-                _require_free(transaction, name)
+                require_free(transaction, name)
                 transaction.rename_container(record, name)
             self.record = self.record._replace(name=name)
 
@@ -266,10 +268,11 @@ class _Locked:
 def find(shed: Shed, reference: str) -> Container:
     """See ``Shed.container``."""
     with shed.catalog.read() as transaction:
-        return Container(shed, _find(transaction, reference))
+        return Container(shed, find_record(transaction, reference))
 
 
-def _find(transaction: Transaction, reference: str) -> ContainerRecord:
+def find_record(transaction: Transaction, reference: str) -> ContainerRecord:
+    """Look a container up in a transaction; see ``Shed.container``."""
     id = transaction.container_named(reference) if 0 < len(reference) <= 255 else None
     if len(reference) == 64 and is_id_prefix(reference) and transaction.container(reference):
         id = reference  # a whole ID means that container, whatever another is called
@@ -297,157 +300,8 @@ def list_containers(shed: Shed) -> list[Container]:
     return [Container(shed, record) for record in records]
 
 
-# -- creating, forking, removing -----------------------------------------------------------------
-
-
-def create(
-    shed: Shed, reference: str, count: int, names: Sequence[str] | None, asked: str | None
-) -> list[Container]:
-    """See ``Shed.create_many``."""
-    if names is not None and len(names) != count:
-        raise UsageError(f"{len(names)} names for {count} containers")
-    for name in names or ():
-        container_name(name)
-    while True:
-        try:
-            records = _create(shed, reference, count, names, asked)
-            break
-        except _MovedError:
-            continue
-    shed.plugins.notify(
-        "container_created",
-        shed=shed,
-        containers=[record.id for record in records],
-        image=reference,
-    )
-    return [Container(shed, record) for record in records]
-
-
-class _MovedError(Exception):
-    """The image went to another driver after it was looked up."""
-
-
-def _create(
-    shed: Shed, reference: str, count: int, names: Sequence[str] | None, asked: str | None
-) -> list[ContainerRecord]:
-    image = None if reference == SCRATCH else shed.image(reference).record
-    driver = _driver_for(shed, image, asked)
-
-    def make(ids: list[str]) -> None:
-        chain = None if image is None else image.chain
-        if count == 1:
-            shed.driver(driver).prepare(ids[0], chain)
-        else:
-            shed.driver(driver).prepare_many(ids, chain)
-
-    def still_there(transaction: Transaction) -> None:
-        if image is not None:
-            found = transaction.image(image.id)
-            if found is None:
-                raise NotFoundError("image", reference)
-            if driver not in found.drivers:
-                raise _MovedError
-
-    return _make(shed, driver, image, "", count, names, make, still_there)
-
-
-def _driver_for(shed: Shed, image: ImageRecord | None, asked: str | None) -> str:
-    """Choose a driver for containers of ``image``, unpacking it there if the user named one."""
-    driver = shed.choose_driver(asked, "" if image is None else image.id)
-    if image is None or driver in image.drivers:
-        return driver
-    named = asked is not None or shed.driver_was_named
-    if not named and image.drivers:
-        return image.drivers[0]
-    from .migrating import unpack_in
-
-    unpack_in(shed, image, driver)
-    return driver
-
-
-def _make(
-    shed: Shed,
-    driver: str,
-    image: ImageRecord | None,
-    chain: str,
-    count: int,
-    names: Sequence[str] | None,
-    make: Callable[[list[str]], None],
-    check: Callable[[Transaction], None],
-) -> list[ContainerRecord]:
-    """Make containers in a driver and tell the catalog, in that order; both or neither."""
-    from .driver import Capability
-    from .lease import Lease
-
-    ids = [new_id() for _ in range(count)]
-    if image is not None:
-        chain = image.chain or ""
-    lease = Lease(shed.catalog, shed.locks, "create")
-    instant = Capability.INSTANT_PREPARE in shed.driver_spec(driver).capabilities
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(shed.making(driver))
-            stack.enter_context(lease)
-            if not instant:
-                # A killed copy of half a gigabyte must not wait for gc; an instant driver's
-                # orphan is one record, not worth a second durable commit.
-                with shed.catalog.write() as transaction:
-                    check(transaction)
-                    if chain:
-                        lease.hold_layer(transaction, driver, chain)
-                    lease.own(transaction, driver, ids)
-            try:
-                make(ids)
-            except NotFoundError:
-                with shed.catalog.read() as transaction:
-                    check(transaction)  # it knows better what vanished meanwhile
-                raise
-            try:
-                with shed.catalog.write() as transaction:
-                    check(transaction)
-                    chosen = _names(transaction, count, names)
-                    now = time.time_ns()
-                    records = [
-                        ContainerRecord(
-                            id=id,
-                            name=name,
-                            image="" if image is None else image.id,
-                            chain=chain,
-                            driver=driver,
-                            created_ns=now,
-                        )
-                        for id, name in zip(ids, chosen, strict=True)
-                    ]
-                    transaction.add_containers(records)
-                    lease.finish(transaction)
-            except BaseException:
-                from .sweep import take_back
-
-                take_back(shed, driver, ids)
-                raise
-    finally:
-        shed.drop_layers(lease.gone)
-    return records
-
-
-def _names(transaction: Transaction, count: int, names: Sequence[str] | None) -> list[str]:
-    if names is not None:
-        for name in names:
-            _require_free(transaction, name)
-            if names.count(name) > 1:
-                raise ConflictError(f"the name {name!r} is given twice; choose another")
-        return list(names)
-    chosen: set[str] = set()
-    while len(chosen) < count:
-        chosen.add(
-            made_up_name(
-                lambda name: name in chosen or transaction.container_named(name) is not None
-            )
-        )
-    return list(chosen)
-
-
-def _require_free(transaction: Transaction, name: str) -> None:
+def require_free(transaction: Transaction, name: str) -> None:
+    """Raise ConflictError if a container has that name."""
     taken = transaction.container_named(name)
     if taken is not None:
         raise ConflictError(
@@ -464,82 +318,8 @@ def current(transaction: Transaction, record: ContainerRecord) -> ContainerRecor
     return found
 
 
-def _fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
-    if name is not None:
-        container_name(name)
-        with shed.catalog.read() as transaction:
-            _require_free(transaction, name)
-    with shed.catalog.read() as transaction:
-        record = current(transaction, record)
-        image = transaction.image(record.image) if record.image else None
-
-    def make(ids: list[str]) -> None:
-        shed.mounting.settle([record.id])
-        shed.driver(record.driver).fork(record.id, ids[0])
-
-    made = _make(
-        shed,
-        record.driver,
-        image,
-        record.chain,
-        1,
-        None if name is None else [name],
-        make,
-        lambda transaction: _require(transaction, record),
-    )[0]
-    shed.plugins.notify("container_created", shed=shed, containers=[made.id], image=record.image)
-    return Container(shed, made)
-
-
-def _require(transaction: Transaction, record: ContainerRecord) -> None:
-    current(transaction, record)
-
-
-def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:
-    """See ``Shed.remove_containers``."""
-    with shed.catalog.read() as transaction:
-        records = {record.id: record for record in (_find(transaction, ref) for ref in references)}
-    from .sweep import DROPPED_AT_ONCE
-
-    ids = list(records)
-    for start in range(0, len(ids), DROPPED_AT_ONCE):
-        _remove(shed, [records[id] for id in ids[start : start + DROPPED_AT_ONCE]], force=force)
-    return list(references)
-
-
-def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> None:
-    lock, taken = shed.locks.attempt_each(_lock_key(record.id) for record in records)
-    with lock:
-        held = set(taken)
-        shed.mounting.require_unmounted(records, force=force)
-        for record in records:
-            if _lock_key(record.id) not in held and not force:
-                raise InUseError(
-                    f"container {record.name} is being written by another process; "
-                    "wait for it or use --force"
-                )
-        with shed.catalog.write() as transaction:
-            present = [
-                current
-                for current in (transaction.container(record.id) for record in records)
-                if current is not None
-            ]
-            gone: list[LayerRecord] = transaction.delete_containers(present)
-        by_driver: dict[str, list[str]] = {}
-        for record in present:
-            by_driver.setdefault(record.driver, []).append(record.id)
-        from .sweep import drop
-
-        for driver, ids in by_driver.items():
-            drop(shed, driver, ids)
-        shed.drop_layers(gone)
-    if present:
-        shed.plugins.notify(
-            "container_removed", shed=shed, containers=[record.id for record in present]
-        )
-
-
-def _lock_key(id: str) -> str:
+def lock_key(id: str) -> str:
+    """Return the key of the lock that a container's writer holds."""
     return f"container:{id}"
 
 

@@ -12,31 +12,28 @@ and not read from the source.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
+from .adding import add_image, chain_id_above, layer_lock, require_depth
+from .epoch import timestamp
 from .errors import (
     ArchiveError,
-    ConfigError,
     CowshedError,
     DigestMismatchError,
-    DriverError,
     LimitExceededError,
     NoSpaceError,
 )
+from .layer_reading import LayerReader
 from .lease import Lease
-from .oci import ImageConfig, chain_ids, digest_bytes, new_config
+from .oci import ImageConfig, chain_ids, new_config
 from .records import ImageRecord, LayerRecord
 from .transport import AlreadyHereError
 
 if TYPE_CHECKING:
-    from .archive import HashingReader
-    from .blobs import BlobWriter
     from .shed import Shed
     from .transport import SourceImage, SourceLayer
 
@@ -212,7 +209,7 @@ class Importer:
         fetched once more.
         """
         while True:
-            with closing(_LayerReader(self._shed, layer, progress)) as read:
+            with closing(LayerReader(self._shed, layer, progress)) as read:
                 try:
                     record = self.store(
                         lease, read.open, chain, parent, layer.diff_id or "", read.verify
@@ -374,66 +371,6 @@ class Importer:
             )  # fmt: skip
 
 
-def add_image(
-    shed: Shed,
-    lease: Lease,
-    config: ImageConfig,
-    names: Sequence[str],
-    chains: Sequence[str],
-    diff_ids: Sequence[str],
-    size: int,
-    driver: str,
-    manifest: str = "",
-) -> ImageRecord:
-    """Make the image known, its layers held by it, the lease finished: the commit point."""
-    id = digest_bytes(config.raw).removeprefix("sha256:")
-    with shed.catalog.write() as transaction:
-        record = transaction.image(id)
-        if record is None:
-            record = ImageRecord(
-                id=id,
-                created=config.created or "",
-                diff_ids=tuple(diff_ids),
-                chains=tuple(chains),
-                drivers=(),
-                size=size,
-                platform=str(config.platform),
-                manifest=manifest,
-                added_ns=time.time_ns(),
-            )
-        if driver not in record.drivers:
-            record = record._replace(drivers=(*record.drivers, driver))
-            if record.chain:
-                transaction.hold_layer(driver, record.chain)
-        transaction.put_image(record)
-        for name in names:
-            transaction.name_image(name, id)
-        lease.finish(transaction)
-    shed.plugins.notify("image_added", shed=shed, image=id, names=tuple(names))
-    return record
-
-
-def chain_id_above(parent: str, diff_id: str) -> str:
-    """Return the chain ID in hex of ``diff_id`` on ``parent`` (image-spec, config.md, ChainID)."""
-    if not parent:
-        return diff_id.removeprefix("sha256:")
-    return digest_bytes(f"sha256:{parent} {diff_id}".encode()).removeprefix("sha256:")
-
-
-def require_depth(shed: Shed, driver: str, layers: int) -> None:
-    """Raise DriverError if a driver can't hold a chain of so many layers."""
-    most = shed.driver_spec(driver).max_depth
-    if most is not None and layers > most:
-        raise DriverError(
-            driver, f"holds {most} layers in a chain, not {layers}; choose another driver"
-        )
-
-
-def layer_lock(driver: str, chain: str) -> str:
-    """Return the key of the lock under which a layer is made or dropped."""
-    return f"layer:{driver}:{chain}"
-
-
 def _made_config(source: SourceImage, diff_ids: Sequence[str]) -> ImageConfig:
     return new_config(
         None,
@@ -444,117 +381,3 @@ def _made_config(source: SourceImage, diff_ids: Sequence[str]) -> ImageConfig:
         created_by=f"cowshed import {source.origin}",
         changes=(),
     )
-
-
-def timestamp() -> str:
-    """Return now, or SOURCE_DATE_EPOCH where it is set, in RFC 3339."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(source_date_epoch()))
-
-
-def source_date_epoch() -> int | None:
-    """Return SOURCE_DATE_EPOCH, seconds since the epoch, where it is set.
-
-    Raises:
-        ConfigError: it isn't a number of seconds, or one beyond the year 9999.
-    """
-    text = os.environ.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and int(text) < 253_402_300_800):
-        raise ConfigError(f"not a number of seconds: {text!r}", "SOURCE_DATE_EPOCH")
-    return int(text)
-
-
-class _LayerReader:
-    """A source layer's bytes: counted and hashed as they come, decompressed, kept if asked."""
-
-    def __init__(self, shed: Shed, layer: SourceLayer, progress: Callable[[int], None]) -> None:
-        self._shed = shed
-        self._layer = layer
-        self._progress = progress
-        self._close = ExitStack()
-        self._raw: HashingReader | None = None
-        self._keep: BlobWriter | None = None
-        self._problem: DigestMismatchError | None = None
-        self.count = 0
-        #: After ``verify`` found other bytes than promised: whether the next ones may be right.
-        self.again = False
-
-    def open(self) -> BinaryIO:
-        """Open the uncompressed tar; ``verify`` or ``close`` ends it."""
-        from .archive import HashingReader, decompressor
-
-        layer = self._layer
-        source = self._close.enter_context(layer.open())
-        if (
-            layer.descriptor is not None
-            and layer.settle is None
-            and self._shed.config["keep_blobs"]
-        ):
-            self._keep = self._close.enter_context(self._shed.blobs.writer(layer.descriptor))
-            self._keep.restart()
-        watched = cast(BinaryIO, _Watched(source, self._progress, self._keep))
-        digest = "sha256:" if layer.descriptor is None else layer.descriptor.digest
-        self._raw = HashingReader(watched, digest.partition(":")[0])
-        return decompressor(cast(BinaryIO, self._raw), layer.compression, limits=self._shed.limits)
-
-    def verify(self) -> None:
-        """Compare the raw blob, to its last byte, with its descriptor.
-
-        Raises:
-            DigestMismatchError: it isn't what was promised.
-        """
-        if self._raw is not None:
-            self._raw.drain()
-            self.count = self._raw.size
-            self._problem = self._judged(self._raw)
-            if self._layer.settle is not None:
-                self.again = self._layer.settle(self._problem is None) and self._problem is not None
-            self._raw = None
-        if self._problem is not None:
-            raise self._problem
-        if self._keep is not None:
-            self._keep.commit()
-            self._keep = None
-
-    def _judged(self, raw: HashingReader) -> DigestMismatchError | None:
-        descriptor = self._layer.descriptor
-        if descriptor is None:
-            return None
-        if self.count != descriptor.size:
-            return DigestMismatchError(
-                f"size of layer {descriptor.digest}",
-                f"{descriptor.size:,} bytes",
-                f"{self.count:,} bytes",
-            )
-        if raw.digest != descriptor.digest:
-            return DigestMismatchError("layer", descriptor.digest, raw.digest)
-        return None
-
-    def close(self) -> None:
-        """Let go of the source. Closing twice is fine."""
-        self._close.close()
-
-
-class _Watched:
-    """A source as it is read: its progress told some ten times a second, its bytes kept."""
-
-    def __init__(
-        self, source: BinaryIO, progress: Callable[[int], None], keep: BlobWriter | None
-    ) -> None:
-        self._source = source
-        self._progress = progress
-        self._keep = keep
-        self._count = 0
-        self._told = 0.0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(size)
-        self._count += len(data)
-        if self._keep is not None and data:
-            self._keep.write(data)
-        now = time.monotonic()
-        if now - self._told > 0.1:
-            self._told = now
-            self._progress(self._count)
-        return data

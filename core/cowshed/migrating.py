@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .adding import layer_lock, require_depth
 from .container import Container, current
 from .driver import apply_changes
 from .errors import CorruptError, NotFoundError
-from .importing import Importer, layer_lock, require_depth
+from .importing import Importer
 from .lease import Lease
 from .records import ContainerRecord, ImageRecord, LayerRecord
 

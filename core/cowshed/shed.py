@@ -338,7 +338,7 @@ class Shed:
         driver: str | None = None,
     ) -> list[Container]:
         """Make ``count`` containers on an image in one batch: all or none."""
-        from .container import create
+        from .creating import create
 
         if count < 1:
             raise UsageError(f"can't create {count} containers; --count takes 1 or more")
@@ -371,7 +371,7 @@ class Shed:
         Raises:
             BusyError: one is being written just now and ``force`` isn't given.
         """
-        from .container import remove
+        from .removing import remove
 
         return self._run(
             "rm",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .adding import layer_lock
 from .errors import CowshedError, InUseError, NotFoundError
-from .importing import layer_lock
 from .lease import give_back, lock_key
 
 if TYPE_CHECKING:
