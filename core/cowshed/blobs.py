@@ -16,9 +16,9 @@ import contextlib
 import os
 from collections.abc import Container, Generator, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
+from .context import Closing
 from .errors import (
     CorruptError,
     DigestMismatchError,
@@ -166,7 +166,7 @@ class BlobStore:
         return path
 
 
-class BlobWriter:
+class BlobWriter(Closing):
     """One blob on its way in. Leave the context after ``commit``, or the blob isn't stored.
 
     ``offset`` bytes are here already; write what follows them, or call ``restart``. A transfer
@@ -272,17 +272,6 @@ class BlobWriter:
         while piece := os.read(self._descriptor, _PIECE):
             self._hasher.update(piece)
             self.offset += len(piece)
-
-    def __enter__(self) -> BlobWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @contextlib.contextmanager

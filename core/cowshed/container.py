@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from .context import Closing
 from .errors import AmbiguousError, ConflictError, NotFoundError
 from .names import container_name, is_id_prefix
 from .records import ContainerRecord
@@ -239,7 +240,7 @@ class Container:
             return None  # removed by force
 
 
-class _Locked:
+class _Locked(Closing):
     """A writable tree that lets go of its writer lock when it is closed."""
 
     def __init__(self, tree: Tree, lock: Lock) -> None:
@@ -254,12 +255,6 @@ class _Locked:
             self._tree.close()
         finally:
             self._lock.release()
-
-    def __enter__(self) -> _Locked:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 # -- looking up ----------------------------------------------------------------------------------

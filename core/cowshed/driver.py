@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, ClassVar, TypeAlias
 
 import attrs
 
+from .context import Closing
 from .entry import Change, ChangeKind, Entry, Kind
 from .errors import NotFoundError
 from .tree import Tree
@@ -153,7 +154,7 @@ class Stage(abc.ABC):
         self.discard()
 
 
-class Driver(abc.ABC):
+class Driver(Closing):
     """A store of layers and containers below one directory that is the driver's own.
 
     Promises of every driver:
@@ -231,17 +232,6 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of everything. Closing twice is fine."""
-
-    def __enter__(self) -> Driver:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- with a default on top of the above ---------------------------------------------------
 

@@ -19,11 +19,11 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from .catalog import Catalog, Transaction
 from .config import Config, load_config
+from .context import Closing
 from .errors import (
     AmbiguousError,
     CowshedError,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Shed:
+class Shed(Closing):
     """One store of images and containers, below one directory."""
 
     def __init__(
@@ -117,17 +117,6 @@ class Shed:
         for driver in self._drivers.values():
             driver.close()
         self.catalog.close()
-
-    def __enter__(self) -> Shed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- images -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
+from .context import Closing
 from .errors import CowshedError, UsageError
 from .oci import Descriptor, ImageConfig, LayerCompression, Manifest, Platform
 
@@ -63,7 +64,7 @@ class SourceImage:
     origin: str = ""
 
 
-class Source(abc.ABC):
+class Source(Closing):
     """An opened place that images come from; a context manager."""
 
     @abc.abstractmethod
@@ -81,17 +82,6 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go, of opened layers too. Closing twice is fine."""
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @attrs.frozen(kw_only=True)

@@ -17,11 +17,11 @@ import shutil
 import stat as stat_module
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import BinaryIO, Literal
 
 import attrs
 
+from .context import Closing
 from .entry import Entry, Kind, file_format, join, parent_of
 
 OpenMode = Literal["rb", "r+b", "wb", "xb", "ab"]
@@ -30,7 +30,7 @@ OpenMode = Literal["rb", "r+b", "wb", "xb", "ab"]
 MAX_SYMLINKS = 40
 
 
-class Tree(abc.ABC):
+class Tree(Closing):
     """A file system: one sealed layer with all its parents below it, or one container.
 
     Promises of every implementation:
@@ -129,17 +129,6 @@ class Tree(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Sync and let go. Closing twice is fine."""
-
-    def __enter__(self) -> Tree:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- built on the above -------------------------------------------------------------------
 

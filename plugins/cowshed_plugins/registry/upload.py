@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 from urllib.parse import quote, urljoin
 
+from cowshed.context import Closing
 from cowshed.oci import Descriptor
 
 from .authority import Scopes
@@ -161,7 +162,7 @@ class Upload:
         self.offset = reached
 
 
-class _Opened:
+class _Opened(Closing):
     """A file opened anew each time it is asked for, and closed in the end."""
 
     def __init__(self, open_file: Callable[[], BinaryIO]) -> None:
@@ -177,9 +178,3 @@ class _Opened:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        self.close()
