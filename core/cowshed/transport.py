@@ -46,14 +46,18 @@ class SourceLayer:
     settle: Callable[[bool], bool] | None = None
 
 
+def _reference_alone(image: SourceImage) -> tuple[str, ...]:
+    return (image.reference,) if image.reference else ()
+
+
 @attrs.frozen(kw_only=True)
 class SourceImage:
     """One image that a source offers."""
 
     #: The name to give it if the user gives none; empty if nothing suggests itself.
     reference: str
-    #: All names that the source gives it.
-    names: tuple[str, ...] = ()
+    #: All names that the source gives it; the reference, where it says nothing else.
+    names: tuple[str, ...] = attrs.field(default=attrs.Factory(_reference_alone, takes_self=True))
     #: The manifest it came with, digest verified; None for formats without.
     manifest: Manifest | None = None
     #: None for a bare root file system: the shed makes one.

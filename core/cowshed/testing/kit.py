@@ -28,6 +28,20 @@ THOROUGH = "COWSHED_THOROUGH"
 #: Names the driver that ``python -m cowshed.testing`` tests, likewise.
 TESTED_DRIVER = "COWSHED_TESTED_DRIVER"
 
+#: The groups of promises, as the summary lists them.
+GROUPS = (
+    "layers",
+    "containers",
+    "changes",
+    "metadata",
+    "round trips",
+    "concurrency",
+    "crash",
+    "limits",
+    "capabilities",
+    "histories",
+)
+
 
 def key(name: str) -> str:
     """Return an ID, 64 hex digits, for a name that reads well in a test."""

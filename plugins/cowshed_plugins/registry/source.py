@@ -66,7 +66,6 @@ class RegistrySource(Source):
         return [
             SourceImage(
                 reference=name,
-                names=(name,) if name else (),
                 manifest=manifest,
                 config=config,
                 layers=tuple(

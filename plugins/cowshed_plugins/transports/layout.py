@@ -144,7 +144,6 @@ class LayoutSource(Source):
         reference = self._reference(name)
         return SourceImage(
             reference=reference,
-            names=(reference,) if reference else (),
             manifest=manifest,
             config=config,
             layers=tuple(

@@ -82,7 +82,6 @@ def bare_image(
     reference = valid_name(f"{title}:latest") if title else ""
     return SourceImage(
         reference=reference,
-        names=(reference,) if reference else (),
         config=None,
         layers=(SourceLayer(diff_id=None, compression=kind, open=opened),),
         origin=origin,
