@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CorruptError, CowshedError, InUseError, NotFoundError
 from .layer import HistoryEntry, Layer
+from .locking import FILES_LOCK
 from .names import image_name
 from .oci import ImageConfig, Manifest
 from .records import ImageRecord, LayerRecord
@@ -199,7 +200,7 @@ def _names_it(reference: str, names: Sequence[str]) -> bool:
 
 def _drop_files(shed: Shed, record: ImageRecord, gone: list[LayerRecord]) -> None:
     """Remove the blobs and recipes that were this image's alone, unless somebody is importing."""
-    from .sweep import FILES_LOCK, blobs_of, files_needed
+    from .sweep import blobs_of, files_needed
 
     lock = shed.locks.attempt(FILES_LOCK)
     if lock is None:

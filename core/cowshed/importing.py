@@ -80,7 +80,7 @@ class Importer:
 
     def __init__(self, shed: Shed, driver: str, listener: Listener | None) -> None:
         self._shed = shed
-        self._driver = driver
+        self.driver = driver
         self._listener = listener
         self.existing = 0
         self.bytes_read = 0
@@ -99,7 +99,7 @@ class Importer:
         else:
             expected = [""] * len(source.layers)
         shed = self._shed
-        require_depth(shed, self._driver, len(source.layers))
+        require_depth(shed, self.driver, len(source.layers))
         lease = Lease(shed.catalog, shed.locks, "import")
         try:
             with lease:
@@ -122,11 +122,15 @@ class Importer:
             bytes_read=self.bytes_read,
         )
 
+    def has(self, source: SourceImage) -> bool:
+        """Say whether the driver has the whole image, so that ``run`` only names it."""
+        return source.config is not None and self._here(source.config) is not None
+
     def _here(self, config: ImageConfig) -> ImageRecord | None:
         """Return the image if the driver has all of it."""
         with self._shed.catalog.read() as transaction:
             record = transaction.image(config.digest.removeprefix("sha256:"))
-        return record if record is not None and self._driver in record.drivers else None
+        return record if record is not None and self.driver in record.drivers else None
 
     def _named(self, here: ImageRecord, source: SourceImage, names: Sequence[str]) -> Imported:
         """Give a complete image its names, which takes no write at all where it has them."""
@@ -165,7 +169,7 @@ class Importer:
         index: int,
         source: SourceImage,
     ) -> LayerRecord:
-        shed, driver = self._shed, self._driver
+        shed, driver = self._shed, self.driver
         count = len(source.layers)
         with ExitStack() as stack:
             if chain:
@@ -231,12 +235,12 @@ class Importer:
     def _known(self, lease: Lease, chain: str) -> LayerRecord | None:
         """Hold the layer if the driver has it."""
         with self._shed.catalog.read() as transaction:
-            if transaction.layer(self._driver, chain) is None:
+            if transaction.layer(self.driver, chain) is None:
                 return None
         with self._shed.catalog.write() as transaction:
-            record = transaction.layer(self._driver, chain)
+            record = transaction.layer(self.driver, chain)
             if record is not None:
-                lease.hold_layer(transaction, self._driver, chain)
+                lease.hold_layer(transaction, self.driver, chain)
         return record
 
     def _replayed(
@@ -277,7 +281,7 @@ class Importer:
         from .archive import apply_layer
 
         shed = self._shed
-        driver = shed.driver(self._driver)
+        driver = shed.driver(self.driver)
         lease.announce()
         with ExitStack() as stack:
             below = stack.enter_context(driver.tree(parent)) if parent else None
@@ -290,13 +294,13 @@ class Importer:
                 raise DigestMismatchError("layer's diff ID", diff_id, stats.diff_id)
             sealed = chain or chain_id_above(parent, stats.diff_id)
             if not chain:
-                stack.enter_context(shed.locks.acquire(layer_lock(self._driver, sealed)))
+                stack.enter_context(shed.locks.acquire(layer_lock(self.driver, sealed)))
             recipe.publish(stats.diff_id)
             with shed.catalog.write() as transaction:
-                lease.own(transaction, self._driver, [sealed])
+                lease.own(transaction, self.driver, [sealed])
             stage.seal(sealed)
             record = LayerRecord(
-                driver=self._driver,
+                driver=self.driver,
                 chain=sealed,
                 diff_id=stats.diff_id,
                 parent=parent,
@@ -305,12 +309,12 @@ class Importer:
                 entries=stats.entries,
             )
             with shed.catalog.write() as transaction:
-                if transaction.layer(self._driver, sealed) is None:
+                if transaction.layer(self.driver, sealed) is None:
                     transaction.put_layer(record)
-                transaction.absolve(self._driver, sealed)
-                lease.hold_layer(transaction, self._driver, sealed)
+                transaction.absolve(self.driver, sealed)
+                lease.hold_layer(transaction, self.driver, sealed)
         shed.plugins.notify(
-            "layer_sealed", shed=shed, driver=self._driver, layer=sealed, size=stats.size
+            "layer_sealed", shed=shed, driver=self.driver, layer=sealed, size=stats.size
         )
         return record
 
@@ -329,7 +333,7 @@ class Importer:
         shed = self._shed
         manifest = shed.blobs.put(source.manifest.raw) if source.manifest is not None else ""
         shed.blobs.put(config.raw)
-        return add_image(shed, lease, config, names, chains, diff_ids, size, self._driver, manifest)
+        return add_image(shed, lease, config, names, chains, diff_ids, size, self.driver, manifest)
 
     def tell_fetched(
         self, layer: SourceLayer, index: int, count: int, done: int, complete: bool
@@ -342,7 +346,7 @@ class Importer:
         assert source.config is not None
         chain = chain_ids(source.config.diff_ids[: index + 1])[-1].removeprefix("sha256:")
         with self._shed.catalog.read() as transaction:
-            if transaction.layer(self._driver, chain) is not None:
+            if transaction.layer(self.driver, chain) is not None:
                 return False
         return self._shed.layer_with_diff_id(source.config.diff_ids[index]) is None
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import attrs
 
 from .driver import Capability, Driver, DriverSpec
 from .errors import CowshedError, DriverError
-
-if TYPE_CHECKING:
-    from .transport import TransportSpec
+from .register import common_problem, type_name
 
 Factory = Callable[[Path, Any], Driver]
 
@@ -31,34 +29,19 @@ ANYTHING = (Exception, SystemExit)
 
 def spec_problem(spec: DriverSpec) -> str | None:
     """Say how ``spec`` breaks the interface; None if it doesn't. Its name is checked elsewhere."""
-    problem = _common_problem(spec, "load", "probe")
+    problem = common_problem(spec, "load", "probe")
     if problem:
         return problem
     depth = cast(object, spec.max_depth)
     if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool)):
-        return f"its max_depth is {_type(depth)}, not a whole number or None"
+        return f"its max_depth is {type_name(depth)}, not a whole number or None"
     if isinstance(depth, int) and depth < 1:
         return f"its max_depth is {depth}; a driver holds one layer at least"
     return _capability_problem(spec.capabilities) or _options_problem(spec.options)
 
 
-def transport_problem(spec: TransportSpec) -> str | None:
-    """Say how ``spec`` breaks the interface; None if it doesn't. Its name is checked elsewhere."""
-    return _common_problem(spec, "load")
-
-
-def _common_problem(spec: DriverSpec | TransportSpec, *functions: str) -> str | None:
-    summary = cast(object, spec.summary)
-    if not isinstance(summary, str):
-        return f"its summary is {_type(summary)}, not a string"
-    for name in functions:
-        if not callable(getattr(spec, name)):
-            return f"its {name} is {_type(getattr(spec, name))}, not a function"
-    return None
-
-
 def _capability_problem(capabilities: object) -> str | None:
-    wrong = f"its capabilities are {_type(capabilities)}, not a frozenset of Capability"
+    wrong = f"its capabilities are {type_name(capabilities)}, not a frozenset of Capability"
     if isinstance(capabilities, str) or not isinstance(capabilities, Iterable):
         return wrong
     members = list(cast("Iterable[object]", capabilities))
@@ -229,7 +212,3 @@ def describe(error: BaseException) -> str:
     """Return an exception as one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _type(value: object) -> str:
-    return "None" if value is None else type(value).__name__

@@ -19,6 +19,8 @@ from types import TracebackType
 
 from .errors import BusyError
 
+#: Held shared by whatever writes blobs, recipes or temporary files before the catalog knows them.
+FILES_LOCK = "files"
 _F_OFD_SETLK = 37
 _FLOCK = struct.Struct("hhqqi4x")
 
@@ -119,3 +121,8 @@ def _offset(key: str) -> int:
 
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 2
+
+
+def making_lock(driver: str) -> str:
+    """Return the key held shared while something is being made in a driver."""
+    return f"making:{driver}"

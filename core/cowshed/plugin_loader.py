@@ -93,19 +93,41 @@ class PluginLoader:
         return self._made is not None and bool(getattr(self._made.hook, hook).get_hookimpls())
 
     def _load_waiting(self, hook: str | None = None) -> None:
-        """Import the plugins that implement ``hook`` (None: all), and those found before them.
+        """Import the plugins that implement ``hook`` (None: all), and those that belong with them.
 
         pluggy calls whoever registered last first, so the order must not depend on what was called
         when: configured plugins come before installed ones, and an embedding program's before all.
         """
         with self._lock:
-            needed = 0
-            for number, (plugin, _) in enumerate(self._waiting, 1):
-                if hook is None or plugin.hooks is None or hook in plugin.hooks:
-                    needed = number
-            waiting, self._waiting = self._waiting[:needed], self._waiting[needed:]
-            for plugin, origin in waiting:
-                self._load_one(plugin.name, origin, plugin.value)
+            needed = self._needed(hook)
+            waiting = list(enumerate(self._waiting))
+            self._waiting = [item for number, item in waiting if number not in needed]
+            for number, (plugin, origin) in waiting:
+                if number in needed:
+                    self._load_one(plugin.name, origin, plugin.value)
+
+    def _needed(self, hook: str | None) -> set[int]:
+        """Return who of those waiting has to be imported for ``hook``.
+
+        With each plugin come all others that implement one of its hooks or claim its name, so that
+        every hook has either all its implementations or none. One whose hooks nobody knows may
+        implement any.
+        """
+        everybody = set(range(len(self._waiting)))
+        if hook is None or any(plugin.hooks is None for plugin, _ in self._waiting):
+            return everybody
+        plugins = [plugin for plugin, _ in self._waiting]
+        hooks, names = {hook}, set[str]()
+        needed: set[int] = set()
+        while more := {
+            number
+            for number in everybody - needed
+            if plugins[number].name in names or not hooks.isdisjoint(plugins[number].hooks or ())
+        }:
+            needed |= more
+            hooks.update(*(plugins[number].hooks or () for number in more))
+            names |= {plugins[number].name for number in more}
+        return needed
 
     @property
     def _manager(self) -> pluggy.PluginManager:

@@ -74,7 +74,7 @@ class Plugins(PluginLoader):
         """Transports by name."""
         register = self._transports
         if register is None:
-            from .interface import transport_problem
+            from .register import transport_problem
             from .transport import TransportSpec
 
             register = Register[TransportSpec]("transport", TransportSpec, transport_problem)

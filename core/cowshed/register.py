@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from .errors import CowshedError, DriverError, NotFoundError, PluginError
+
+if TYPE_CHECKING:
+    from .driver import DriverSpec
+    from .transport import TransportSpec
 
 #: A driver's name is a directory's as well.
 _NAMES = {
@@ -118,3 +122,24 @@ def name_problem(kind: str, name: object) -> str | None:
     if not pattern.fullmatch(name) or len(name) > _LONGEST_NAME:
         return f"its name must be {form}, {_LONGEST_NAME} at most, not {name!r:.100}"
     return None
+
+
+def transport_problem(spec: TransportSpec) -> str | None:
+    """Say how ``spec`` breaks the interface; None if it doesn't. Its name is checked elsewhere."""
+    return common_problem(spec, "load")
+
+
+def common_problem(spec: DriverSpec | TransportSpec, *functions: str) -> str | None:
+    """Say what is wrong with what all specs have, and with those of ``functions`` this one has."""
+    summary = cast(object, spec.summary)
+    if not isinstance(summary, str):
+        return f"its summary is {type_name(summary)}, not a string"
+    for name in functions:
+        if not callable(getattr(spec, name)):
+            return f"its {name} is {type_name(getattr(spec, name))}, not a function"
+    return None
+
+
+def type_name(value: object) -> str:
+    """Return what ``value`` is, for a message."""
+    return "None" if value is None else type(value).__name__

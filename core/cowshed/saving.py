@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .errors import DigestMismatchError, UnsupportedError, UsageError
 from .lease import Lease
+from .locking import FILES_LOCK
 from .names import image_name
 from .oci import Descriptor, Manifest, Platform
 from .transferring import in_full, open_transport
@@ -103,8 +104,6 @@ def _remember(shed: Shed, image: Image, manifest: bytes) -> None:
     """
     if shed.read_only:
         return
-    from .sweep import FILES_LOCK
-
     with shed.locks.acquire(FILES_LOCK, shared=True):
         digest = shed.blobs.put(manifest)
         with shed.catalog.write() as transaction:

@@ -33,7 +33,7 @@ from .errors import (
     UsageError,
 )
 from .home import Home
-from .locking import LockFile
+from .locking import FILES_LOCK, LockFile, making_lock
 from .names import SCRATCH, image_name, is_id_prefix
 from .plugin_manager import Plugins
 from .records import ImageRecord, LayerRecord
@@ -458,13 +458,13 @@ class Shed(Closing):
     def choose_driver(self, asked: str | None, about: str) -> str:
         """Return the driver to use: argument, then what the user configured, then plugins'
         policy, then the default. A driver that was named is never silently replaced."""
-        if asked is not None:
-            self.driver_spec(asked)
-            return asked
-        name: str = self.config["driver"]
-        if not self.driver_was_named:
+        name: str = asked or self.config["driver"]
+        if asked is None and not self.driver_was_named:
             name = self.plugins.choose_driver(self, about) or name
-        self.driver_spec(name)
+        # One that has stored something here was known; whoever opens it looks it up again. To look
+        # up means to import all drivers' specs: a tenth of a pull that has nothing to fetch.
+        if name not in self.drivers_in_use():
+            self.driver_spec(name)
         return name
 
     @property
@@ -505,8 +505,6 @@ class Shed(Closing):
     @contextmanager
     def making(self, driver: str) -> Generator[None, None, None]:
         """Keep the sweeper off what is being made until the catalog knows of it."""
-        from .sweep import FILES_LOCK, making_lock
-
         with ExitStack() as stack:
             stack.enter_context(self.locks.acquire(making_lock(driver), shared=True))
             stack.enter_context(self.locks.acquire(FILES_LOCK, shared=True))

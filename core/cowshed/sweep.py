@@ -17,6 +17,7 @@ import attrs
 from .adding import layer_lock
 from .errors import CowshedError, InUseError, NotFoundError
 from .lease import give_back, lock_key
+from .locking import FILES_LOCK, making_lock
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -168,11 +169,6 @@ def collect(shed: Shed) -> Collected:
     )
 
 
-def making_lock(driver: str) -> str:
-    """Return the key held shared while something is being made in a driver."""
-    return f"making:{driver}"
-
-
 def _doom_orphans(shed: Shed, driver_name: str) -> int:
     held = [item.id for item in shed.driver(driver_name).items()]
     with shed.catalog.write() as transaction:
@@ -229,7 +225,3 @@ def take_back(shed: Shed, driver: str, ids: list[str]) -> None:
     with shed.catalog.read() as transaction:
         unknown = [id for id in ids if not transaction.wants(driver, id)]
     shed.driver(driver).remove_many(unknown)
-
-
-#: Held shared by whatever writes blobs, recipes or temporary files before the catalog knows them.
-FILES_LOCK = "files"

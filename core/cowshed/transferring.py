@@ -28,7 +28,8 @@ def import_from(
 ) -> list[Imported]:
     """Import every image that ``source`` offers for ``platform``."""
     transport, rest = open_transport(shed, source)
-    shed.driver(driver)  # a driver that can't run is said before anything is read
+    if not transport.far:
+        shed.driver(driver)  # one that can't run is said before anything is read
     text = platform or shed.config["platform"]
     wanted = Platform.parse(text) if text else None
     imported: list[Imported] = []
@@ -49,9 +50,15 @@ def _bring(shed: Shed, importer: Importer, image: SourceImage, names: Sequence[s
     """Import one image, its layers fetched ahead where they come from far away."""
     if image.config is None or all(layer.open_at is None for layer in image.layers):
         return importer.run(image, names)
+    image.config.check_layers(len(image.layers))
+    total = sum(layer.descriptor.size for layer in image.layers if layer.descriptor)
+    # Where all of it is here, neither the driver nor what fetches is needed: half of the time that
+    # a pull of nothing new would take is their import.
+    if importer.has(image):
+        return attrs.evolve(importer.run(image, names), total=total)
+    shed.driver(importer.driver)
     from .fetching import Fetcher
 
-    image.config.check_layers(len(image.layers))
     blobs = shed.blobs
     blobs.partials.sweep(*shed.partial_limits)
 
@@ -66,11 +73,7 @@ def _bring(shed: Shed, importer: Importer, image: SourceImage, names: Sequence[s
         told=told,
     ) as fetcher:
         done = importer.run(fetcher.image, names)
-    return attrs.evolve(
-        done,
-        received=fetcher.received,
-        total=sum(layer.descriptor.size for layer in image.layers if layer.descriptor),
-    )
+    return attrs.evolve(done, received=fetcher.received, total=total)
 
 
 def _valid_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import attrs
 
@@ -203,6 +203,10 @@ class Target(abc.ABC):
 
 class Transport(abc.ABC):
     """A kind of place. ``rest`` is the reference without ``NAME:``."""
+
+    #: Whether layers come from far away (``SourceLayer.open_at``) and ``Source.images`` reads
+    #: little: the driver is opened when it is known that something has to be fetched.
+    far: ClassVar[bool] = False
 
     def configure(  # noqa: B027  # most have no options
         self, options: Mapping[str, Any], known: Callable[[str], bytes | None] | None = None

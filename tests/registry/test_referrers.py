@@ -9,7 +9,6 @@ import pytest
 
 from cowshed.errors import SourceError
 from cowshed_plugins.registry.client import Repository
-from cowshed_plugins.registry.credentials import CredentialFiles
 from cowshed_plugins.registry.endpoint import Endpoint
 from cowshed_plugins.registry.referrers import push_manifest, referrers, tag_of
 from cowshed_plugins.registry.settings import Settings
@@ -22,8 +21,8 @@ EMPTY = Blob(b"{}", "application/vnd.oci.empty.v1+json")
 
 
 def repository(host: str, name: str) -> Repository:
-    settings = Settings(pause=0.01, timeout=1, retries=2)
-    return Repository(Endpoint(host, settings, Wire(1), CredentialFiles("/nowhere")), name)
+    settings = Settings(pause=0.01, timeout=1, retries=2, auth_file="/nowhere")
+    return Repository(Endpoint(host, settings, Wire(1)), name)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any, cast
 import attrs
 
 from ..errors import SourceError, UnsupportedError, UsageError
-from . import instructions
 from .digest import Digest, digest_bytes, parse_digest
 from .document import Fields, dump, load
 from .platform import Platform
@@ -102,6 +101,12 @@ class ImageConfig:
                 f"the image has {count} layers, but its config has {len(self.diff_ids)} diff IDs"
             )
 
+    def check_platform(self, wanted: Platform | None, where: str) -> None:
+        """Raise UnsupportedError unless the image, which is ``where``'s, is for what is wanted."""
+        if wanted is not None and not wanted.matches(self.platform):
+            there = ascii(str(self.platform))[1:-1]
+            raise UnsupportedError(f"no image for platform {wanted}; {where} is for {there}")
+
     def steps(self) -> tuple[tuple[HistoryStep, str | None], ...]:
         """Pair each step with the diff ID it brought, None for steps without a layer.
 
@@ -182,6 +187,8 @@ def new_config(
     document["created"] = created
     if author:
         document["author"] = author
+    from . import instructions  # which whoever only reads images has no use for
+
     document["config"] = instructions.apply(
         cast("Mapping[str, object]", document.get("config") or {}), changes
     )

@@ -20,6 +20,7 @@ import attrs
 
 from .challenge import Challenge
 from .credentials import CredentialFiles, Credentials
+from .endpoint import Scopes
 from .errors import RegistryError, UnauthorisedError, UnreachableError
 from .reference import DOCKER_HUB
 from .wire import FAILURES, Response, Wire, drain, origin, reason
@@ -30,8 +31,6 @@ _REDIRECTS = 3
 #: What a token is good for if the realm doesn't say (specification: 60 s), less some margin.
 _LIFE = 60.0
 _MARGIN = 10.0
-
-Scopes = tuple[str, ...]
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ whoever unpacks them.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import attrs
@@ -15,11 +16,12 @@ from cowshed.errors import DigestMismatchError, LimitExceededError, NotFoundErro
 from cowshed.oci import MAX_DOCUMENT, Descriptor, Digest, digest_bytes
 from cowshed.oci.media import INDEXES, MANIFESTS, OCI_INDEX, SCHEMA_1
 
-from .authority import Scopes
-from .endpoint import Endpoint
+from .endpoint import Endpoint, Scopes
 from .errors import RegistryError, UnreachableError
-from .upload import Upload
 from .wire import FAILURES, Response, drain, reason
+
+if TYPE_CHECKING:
+    from .upload import Upload
 
 _ACCEPTED = ", ".join([*sorted(MANIFESTS), *sorted(INDEXES)])
 _TYPES = MANIFESTS | INDEXES | SCHEMA_1
@@ -202,6 +204,8 @@ class Repository:
         drain(response)
         if response.status == 201:
             return None
+        from .upload import Upload
+
         return Upload(self.endpoint, self._push, response)
 
     # -- what refers to an image --------------------------------------------------------------

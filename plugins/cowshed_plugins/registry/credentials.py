@@ -15,7 +15,6 @@ import base64
 import binascii
 import json
 import os
-import subprocess
 from typing import Any, cast
 
 import attrs
@@ -105,6 +104,8 @@ class CredentialFiles:
         if "/" in helper:
             self.looked.append(f"{program} (no name of a helper)")
             return None
+        import subprocess
+
         try:
             done = subprocess.run(
                 [program, "get"],

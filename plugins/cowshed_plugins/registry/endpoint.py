@@ -15,18 +15,20 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urljoin, urlsplit
 
 from . import tls
-from .authority import Authority, Scopes
-from .challenge import parse_challenges
-from .credentials import CredentialFiles
 from .errors import RateLimitedError, RegistryError, UnreachableError
 from .reference import DOCKER_HUB
 from .settings import Settings
 from .wire import FAILURES, Body, Response, Wire, drain, origin, reason
 
+if TYPE_CHECKING:
+    from .authority import Authority
+
+#: What is asked of a token realm (docker/distribution, "Token Scope Documentation").
+Scopes: TypeAlias = tuple[str, ...]
 _HUB = "registry-1.docker.io"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 6
@@ -39,16 +41,30 @@ _TLS_WANTED = b"HTTP request to an HTTPS server"
 class Endpoint:
     """One registry or mirror. Any number of threads may use it at once."""
 
-    def __init__(self, place: str, settings: Settings, wire: Wire, files: CredentialFiles) -> None:
+    def __init__(self, place: str, settings: Settings, wire: Wire) -> None:
         """``place`` is a host with its port, for mirrors perhaps with a path behind it."""
         host, _, prefix = place.partition("/")
         self.name = host
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._settings = settings
         self._wire = wire
-        self._authority = Authority(host, wire, files, settings.realms)
+        self._known_authority: Authority | None = None
         self._schemes = self._possible_schemes(host)
         self._lock = threading.Lock()
+
+    @property
+    def _authority(self) -> Authority:
+        """What to show; made when the registry asks, as many never do."""
+        with self._lock:
+            if self._known_authority is None:
+                from .authority import Authority
+                from .credentials import CredentialFiles
+
+                files = CredentialFiles(self._settings.auth_file)
+                self._known_authority = Authority(
+                    self.name, self._wire, files, self._settings.realms
+                )
+            return self._known_authority
 
     def _possible_schemes(self, host: str) -> list[str]:
         if host in self._settings.plain_http:
@@ -152,12 +168,14 @@ class Endpoint:
         headers: dict[str, str],
         body: Callable[[], Body] | bytes | None,
     ) -> Response:
-        header = self._authority.header(scopes)
+        header = self._authority.header(scopes) if self._known_authority else ""
         response, home = self._settled(method, path, header, headers, body)
         # A second refusal of a token is final, one of a token that had grown old isn't.
         for _ in range(2):
             if response.status != 401 or not home:
                 break
+            from .challenge import parse_challenges
+
             challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
             if not challenges:
                 break

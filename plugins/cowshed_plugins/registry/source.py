@@ -21,9 +21,7 @@ from cowshed.oci import (
 from cowshed.oci.media import INDEXES
 from cowshed.transport import Source, SourceImage, SourceLayer
 
-from ..transports.layout import check_platform
 from .client import Repository
-from .download import BlobReader
 from .errors import RegistryError
 from .reference import Reference
 
@@ -61,7 +59,7 @@ class RegistrySource(Source):
             manifest = document
         config = ImageConfig.parse(self._config(manifest.config))
         config.check_layers(len(manifest.layers))
-        check_platform(config, platform, str(self._reference))
+        config.check_platform(platform, str(self._reference))
         name = self._reference.familiar
         return [
             SourceImage(
@@ -130,6 +128,8 @@ class RegistrySource(Source):
 
     def _layer(self, layer: Descriptor, diff_id: str) -> SourceLayer:
         def open_at(offset: int) -> BinaryIO:
+            from .download import BlobReader
+
             return cast(BinaryIO, BlobReader(self._places, layer, offset))
 
         return SourceLayer(

@@ -9,7 +9,6 @@ from cowshed.errors import UsageError
 from cowshed.transport import Source, Target, Transport
 
 from .client import Repository
-from .credentials import CredentialFiles
 from .endpoint import Endpoint
 from .reference import Reference
 from .settings import Settings, settings_from
@@ -23,6 +22,8 @@ def _nothing(digest: str) -> bytes | None:
 
 class RegistryTransport(Transport):
     """Images in registries that speak OCI's distribution-spec or Docker's registry API 2."""
+
+    far = True
 
     def __init__(self) -> None:
         self._settings = Settings()
@@ -56,8 +57,7 @@ class RegistryTransport(Transport):
         return RegistryTarget(reference, repository, wire, compression, level)
 
     def _repository(self, place: str, reference: Reference, wire: Wire) -> Repository:
-        files = CredentialFiles(self._settings.auth_file)
-        return Repository(Endpoint(place, self._settings, wire, files), reference.repository)
+        return Repository(Endpoint(place, self._settings, wire), reference.repository)
 
 
 def parse_rest(rest: str) -> Reference:

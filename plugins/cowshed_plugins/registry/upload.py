@@ -14,8 +14,7 @@ from urllib.parse import quote, urljoin
 from cowshed.context import Closing
 from cowshed.oci import Descriptor
 
-from .authority import Scopes
-from .endpoint import Endpoint
+from .endpoint import Endpoint, Scopes
 from .errors import RegistryError, UnreachableError
 from .wire import Response, drain
 

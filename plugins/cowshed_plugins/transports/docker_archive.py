@@ -33,7 +33,6 @@ from .layout import (
     REF_NAME,
     LayoutSource,
     blob_name,
-    check_platform,
     familiar,
     qualified,
     split_place,
@@ -103,7 +102,7 @@ class DockerArchiveSource(Source):
         config = ImageConfig.parse(self._files.read(item.text("Config", None)))
         layers = item.texts("Layers")
         config.check_layers(len(layers))
-        check_platform(config, platform, self._files.where)
+        config.check_platform(platform, self._files.where)
         names = tuple(filter(None, (valid_name(familiar(tag)) for tag in item.texts("RepoTags"))))
         return SourceImage(
             reference=names[0] if names else "",

@@ -140,7 +140,7 @@ class LayoutSource(Source):
         manifest = Manifest.parse(self._blob(only), only.media_type)
         config = ImageConfig.parse(self._blob(manifest.config))
         config.check_layers(len(manifest.layers))
-        check_platform(config, platform, self._files.where)
+        config.check_platform(platform, self._files.where)
         reference = self._reference(name)
         return SourceImage(
             reference=reference,
@@ -271,10 +271,3 @@ def title_of(path: str) -> str:
     for ending in (".gz", ".zst", ".xz", ".bz2", ".tgz", ".tar", ".oci"):
         name = name.removesuffix(ending)
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
-
-
-def check_platform(config: ImageConfig, platform: Platform | None, where: str) -> None:
-    """Raise UnsupportedError if a platform was asked for and the image isn't for it."""
-    if platform is not None and not platform.matches(config.platform):
-        there = ascii(str(config.platform))[1:-1]
-        raise UnsupportedError(f"no image for platform {platform}; {where} is for {there}")
