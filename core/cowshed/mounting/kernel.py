@@ -6,13 +6,16 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import attrs
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_BIND, _REMOUNT, _READ_ONLY = 0x1000, 0x20, 0x1
+_BIND, _READ_ONLY = 0x1000, 0x1
+_PRIVATE, _RECURSIVELY = 1 << 18, 0x4000
+_NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
 _LAZILY, _NO_FOLLOW = 2, 8
 _MOUNT_SETATTR = 442  # the same on all machines
 _ATTR_READ_ONLY, _ATTR_NO_SUID, _ATTR_NO_DEV = 0x1, 0x2, 0x4
@@ -66,6 +69,33 @@ def namespace() -> int:
     return os.stat("/proc/self/ns/mnt").st_ino
 
 
+def in_first_namespace() -> bool:
+    """Say whether we are where the machine's own processes are, whose mounts last till it stops."""
+    try:
+        return os.stat("/proc/1/ns/mnt").st_ino == namespace()
+    except OSError:  # another user's process: it takes privilege to look
+        return os.geteuid() != 0 or in_first_user_namespace()
+
+
+def in_first_user_namespace() -> bool:
+    """Say whether privilege, where we have it, is the machine's."""
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == 0xEFFFFFFD  # PROC_USER_INIT_INO
+    except OSError:
+        return True  # a kernel without user namespaces
+
+
+def leave_namespace(paths: Iterable[str]) -> None:
+    """Go into a mount namespace of our own, without the mounts at ``paths``: who stays in one keeps
+    it and all its mounts alive."""
+    if _libc.unshare(_NEW_MOUNTS) != 0:
+        raise _error("/proc/self/ns/mnt")
+    _mount("none", "/", None, _RECURSIVELY | _PRIVATE, None)
+    for path in paths:
+        with suppress(OSError):
+            unmount(path, lazily=True)
+
+
 def process_in(space: int) -> str | None:
     """Return a process that lives in that mount namespace; None: none that we can see."""
     for name in os.listdir("/proc"):
@@ -91,7 +121,7 @@ def bind(source: str, target: str) -> None:
 
 def mount_fuse(descriptor: int, target: str, options: str, flags: int = 0) -> None:
     """Mount what the server behind an open ``/dev/fuse`` serves."""
-    _mount("cowshed", target, "fuse.cowshed", flags, f"fd={descriptor},{options}")
+    _mount("cowshed", target, "fuse.cowshed", flags | _READ_ONLY, f"fd={descriptor},{options}")
 
 
 def mount_erofs(image: str, target: str) -> None:

@@ -18,6 +18,9 @@ import attrs
 
 from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageError
 from . import kernel, ways
+from .absorbing import absorb
+from .layered import Layered, format_here
+from .lowers import Lowers
 from .registry import How, Record, Registry, State, state
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class Mounts:
     def __init__(self, shed: Shed) -> None:
         self._shed = shed
         self.registry = Registry(shed.home.root / "mounts")
+        self.lowers = Lowers(shed)
 
     # -- making and taking away -----------------------------------------------------------------
 
@@ -139,16 +143,30 @@ class Mounts:
         read_only: bool,
         lasting: bool,
     ) -> Record:
-        way = ways.choose(
-            self._shed, container.driver, container.id, container.chain, read_only=read_only
-        )
+        with self._nobody_writes(container):
+            return self._mount(container, directory, read_only=read_only, lasting=lasting)
+
+    def _mount(
+        self,
+        container: ContainerRecord,
+        directory: Path | None,
+        *,
+        read_only: bool,
+        lasting: bool,
+    ) -> Record:
+        path = None if directory is None else _usable(directory)
+        try:
+            way = ways.choose(
+                self._shed, container.driver, container.id, container.chain, read_only=read_only
+            )
+        except OSError as error:
+            raise ways.explained(error, str(self.registry.root), "overlay") from error
         in_place = way.native is not None and directory is None and not read_only
         if in_place:
             path = str(way.native)
-        elif directory is None:
+        elif path is None:
             path = os.path.realpath(self.registry.default_path(container.id))
-        else:
-            path = _usable(directory)
+        layered = isinstance(way, Layered)
         record = Record(
             container=container.id,
             driver=container.driver,
@@ -160,7 +178,10 @@ class Mounts:
             boot=kernel.boot(),
             namespace=kernel.namespace(),
             made_ns=time.time_ns(),
-            over=way.over,
+            layered=layered,
+            over=way.over if isinstance(way, Layered) else "",
+            lower=way.lower.path if isinstance(way, Layered) else "",
+            format=format_here(),
         )
         self.registry.write(record)
         if in_place:
@@ -175,13 +196,19 @@ class Mounts:
                 point = kernel.point_at(path)
                 record = attrs.evolve(record, device="" if point is None else point.device)
                 self.registry.write(record)
+                if layered and not read_only and self._shed.config.durable:
+                    self.registry.sync(container.id)
             except BaseException:
                 ways.take_down(self._shed, record)
                 raise
         except BaseException:
-            self.registry.forget(container.id)
+            self._forget(record)
             raise
         return record
+
+    def _nobody_writes(self, container: ContainerRecord) -> Lock:
+        """Keep others from writing the container's tree, which they may not once it is mounted."""
+        return self._shed.container(container.id).writer_lock()
 
     def _require_idle(self, container: ContainerRecord, record: Record) -> None:
         """Refuse to unmount what processes have something open in."""
@@ -204,8 +231,19 @@ class Mounts:
 
     def _clear(self, container: str, record: Record | None) -> None:
         """Forget a mount that isn't any more."""
-        self._refresh(container, record)
-        self.registry.forget(container)
+        self._refresh(container, record, last=True)
+        if record is None:
+            self.registry.forget(container)
+        else:
+            self._forget(record)
+
+    def _forget(self, record: Record) -> None:
+        self.registry.forget(record.container)
+        if record.lower:
+            self.lowers.release(record.lower, self._lowers_in_use())
+
+    def _lowers_in_use(self) -> set[str]:
+        return {record.lower for record in self.registry.records() if record.lower}
 
     # -- before somebody looks ------------------------------------------------------------------
 
@@ -231,12 +269,17 @@ class Mounts:
         """Do it for all containers."""
         self.settle(self.registry.containers())
 
-    def _refresh(self, container: str, record: Record | None) -> None:
-        if record is None or record.read_only or record.how != "native":
+    def _refresh(self, container: str, record: Record | None, *, last: bool = False) -> None:
+        if record is None or record.read_only:
             return
-        # Opened for writing, a native tree forgets what was remembered about it.
+        driver = self._shed.driver(record.driver)
         try:
-            self._shed.driver(record.driver).tree(container, writable=True).close()
+            if record.layered:
+                home = self.registry.home(container)
+                absorb(home, record.format, driver, container, record.over, last=last)
+            elif record.how == "native":
+                # Opened for writing, a native tree forgets what was remembered about it.
+                driver.tree(container, writable=True).close()
         except NotFoundError:
             return  # removed by force
 
@@ -260,10 +303,11 @@ class Mounts:
 
     def points(self) -> set[str]:
         """Return the directories in the shed that show something else than what is in it."""
-        return {
+        roots = {
             os.fspath(self.registry.home(container) / "root")
             for container in self.registry.containers()
         }
+        return roots | self.lowers.places()
 
     def require_not_written(self, container: ContainerRecord) -> None:
         """Refuse to write in a container's tree while processes write in its mount: neither would
@@ -304,7 +348,9 @@ class Mounts:
                     )
                 if record is not None:
                     self._take_down(record, state(record))
-                self.registry.forget(container.id)
+                    self._forget(record)
+                else:
+                    self.registry.forget(container.id)
 
     def sweep(self) -> None:
         """Clear away what crashed processes and servers left."""

@@ -2,7 +2,8 @@
 
     ROOT/mounts/CONTAINER/mount.json     the record, there before the mount and gone after it
     ROOT/mounts/CONTAINER/root/          where it is mounted if nobody said where
-    ROOT/mounts/CONTAINER/upper/ work/   what processes wrote and isn't the driver's alone yet
+    ROOT/mounts/CONTAINER/upper/ work/   what processes wrote, as overlayfs keeps it (``format``)
+    ROOT/mounts/CONTAINER/absorbed.json  what of that the driver has already (``memo``)
 
 Whoever changes anything about a container's mount holds the lock ``mount:ID``; whoever uses it
 holds ``mounted:ID`` shared, which a killed process drops. So the last one out is known for sure,
@@ -11,7 +12,6 @@ and process numbers, which other namespaces can't tell apart, are only for messa
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -24,6 +24,8 @@ import attrs
 
 from ..partials import sync_directory
 from . import kernel
+from .format import Format
+from .lowers import answers
 
 How = Literal["native", "overlay", "fuse"]
 
@@ -50,9 +52,13 @@ class Record:
     made_ns: int
     #: Processes that used it when this was written.
     users: tuple[int, ...] = ()
-    #: What the upper directory, if there is one, lies over: a layer's ID, or nothing for the
-    #: container's own tree.
+    #: Whether there is an upper directory that is to be absorbed.
+    layered: bool = False
+    #: The layer that it lies over, or nothing; and the mount that shows it (``lowers``).
     over: str = ""
+    lower: str = ""
+    #: How it was mounted.
+    format: Format = attrs.field(factory=Format)
 
 
 State = Literal["alive", "dead", "gone", "elsewhere"]
@@ -88,6 +94,7 @@ class Registry:
         try:
             found: dict[str, Any] = json.loads((self.home(container) / _RECORD).read_bytes())
             found["users"] = tuple(found["users"])
+            found["format"] = Format.read(found["format"])
             return Record(**found)
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
@@ -129,20 +136,10 @@ class Registry:
             directory.mkdir(mode=0o700, exist_ok=True)
         return path
 
-    def upper(self, container: str) -> Path:
-        """Return where a container's upper directory is, if it has one."""
-        return self.home(container) / "upper"
-
-    def make_upper(self, container: str, *, durable: bool) -> tuple[Path, Path]:
-        """Make an empty upper and work directory."""
-        home = self.home(container)
-        made = self.upper(container), home / "work"
-        for directory in made:
-            directory.mkdir(mode=0o700)
-        if durable:
-            sync_directory(home)
-            sync_directory(self.root)
-        return made
+    def sync(self, container: str) -> None:
+        """Make what is in the directory of one container's mount durable."""
+        for directory in (self.home(container), self.root, self.root.parent):
+            sync_directory(directory)
 
 
 def state(record: Record) -> State:
@@ -164,13 +161,4 @@ def state(record: Record) -> State:
         return "gone"
     if process != "self":
         return "elsewhere"
-    return "dead" if record.how == "fuse" and not answers(record.path) else "alive"
-
-
-def answers(path: str) -> bool:
-    """Say whether the server of a FUSE mount is there."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
-    return True
+    return "dead" if record.lower and not answers(record.lower) else "alive"

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from ..driver import NativeDirectory, OwnMount
+from ..driver import LayerContents, NativeDirectory, OwnMount
 from ..errors import StoreError
 from . import kernel
+from .layered import Layered
+from .lowers import Lower, in_place
 from .registry import How, Record
 
 if TYPE_CHECKING:
@@ -30,11 +32,6 @@ class Way(Protocol):
     def native(self) -> str | None:
         """The directory itself, where it needs no mount."""
 
-    @property
-    def over(self) -> str:
-        """See ``Record.over``."""
-        return ""
-
     def mount(self, path: str, *, read_only: bool) -> None:
         """Make it visible at ``path``, an existing directory."""
 
@@ -45,7 +42,6 @@ class Native:
 
     native: str
     how: How = "native"
-    over: str = ""
 
     def mount(self, path: str, *, read_only: bool) -> None:
         kernel.bind(self.native, path)
@@ -58,7 +54,6 @@ class Own:
     _mount: Callable[[str], None]
     how: How = "overlay"
     native: str | None = None
-    over: str = ""
 
     def mount(self, path: str, *, read_only: bool) -> None:
         self._mount(path)
@@ -72,18 +67,35 @@ def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bo
     """
     attachment = shed.driver(driver).attach(container, read_only=read_only)
     match attachment:
-        case NativeDirectory(path=path):
+        case NativeDirectory(path=path, faithful=True):
             return Native(path)
         case OwnMount(mount=mount):
             return Own(mount)
         case _:
-            raise StoreError(f"driver {driver} has no files that processes could use")
+            pass
+    mounting = shed.mounting
+    lower: Lower | None = None
+    if not chain:
+        lower = mounting.lowers.nothing()
+    elif isinstance(attachment, LayerContents):
+        lower = mounting.lowers.by_erofs(driver, chain, attachment.directory, in_place)
+    if lower is None:
+        lower = mounting.lowers.by_fuse(driver, chain)
+    return Layered(
+        shed=shed,
+        driver=driver,
+        container=container,
+        lower=lower,
+        over=chain,
+        home=mounting.registry.home(container),
+        how="fuse" if lower.kind == "fuse" else "overlay",
+    )
 
 
 def take_down(shed: Shed, record: Record) -> None:
     """Undo what a way's ``mount`` did, whoever still uses it."""
     attachment = None
-    if record.how == "overlay" and not record.over:
+    if record.how == "overlay" and not record.layered:
         attachment = shed.driver(record.driver).attach(record.container, read_only=record.read_only)
     if isinstance(attachment, OwnMount):
         attachment.unmount(record.path)

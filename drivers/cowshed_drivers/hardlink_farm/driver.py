@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cowshed.driver import Held, Item, Problem, Usage
+from cowshed.driver import Held, Item, LayerContents, Problem, Usage
 from cowshed.entry import Kind
 from cowshed.native.cloning import clone_tree
 from cowshed.native.items import ItemFile
@@ -81,6 +81,13 @@ class HardlinkFarm(NativeDriver):
                 linker.close()
         finally:
             view.close_view()
+
+    def attach(self, container: str, *, read_only: bool = False) -> LayerContents | None:
+        """A process shall never reach a shared inode, so it gets the layer's files to read only."""
+        parent = self.item(container, Held.CONTAINER).parent
+        if parent is None:
+            return None
+        return LayerContents(directory=os.path.join(self.root, PLACES[Held.LAYER], parent, ROOTFS))
 
     def usage_stamp(self, item: Item) -> int:
         """A container made or removed changes what a layer alone holds."""

@@ -19,10 +19,10 @@ from cowshed.driver import Held, Item, OwnMount
 from cowshed.errors import BusyError
 from cowshed.locking import Lock
 from cowshed.native.items import UsageCache
+from cowshed.native.overlays import attach, detach, is_upper
 from cowshed.native.removal import remove_directory
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
 
-from .mounting import attach, detach, is_upper
 from .opening import OpeningDriver
 from .stack import DIFF
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from cowshed.driver import Held, Item
 from cowshed.entry import Change
 from cowshed.errors import CorruptError, NotFoundError
+from cowshed.native.overlays import mount, open_root
 from cowshed.native.sidecar import Use
 from cowshed.native.store import NativeDriver
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
@@ -19,7 +20,6 @@ from .comparing import OverlayComparison
 from .format import open_format
 from .hosting import OverlayHosting
 from .journal import JOURNAL, notices
-from .mounting import mount, open_root
 from .stack import DIFF, NOTHING, Stack, Stacks
 from .tree import OverlayTree
 from .view import Mounted, OverlayView

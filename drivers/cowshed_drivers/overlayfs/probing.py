@@ -7,11 +7,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from cowshed.native.overlays import mount, open_root
 from cowshed.native.removal import remove_directory
 from cowshed.native.syscalls import OPEN_DIRECTORY, exchange
 
 from .format import can_be_trusted
-from .mounting import mount, open_root
 
 _WAY_OUT = "; run as root, or in a user namespace with mounts of its own (unshare -Urm)"
 

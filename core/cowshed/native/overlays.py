@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,18 +38,27 @@ _OPTIONS = (
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+#: For an upper directory that is read once, by us, and then thrown away: what is found behind
+#: names may have moved, and all files of the mount shall seem to be on one device, or programs
+#: that stay on one (``tar --one-file-system``) leave out what nobody wrote yet.
+FREELY = (("metacopy", "on"), ("redirect_dir", "on"), ("xino", "on"))
+
+
 def mount(
     lowers: Sequence[int],
     *,
+    data: Sequence[int] = (),
     upper: int | None = None,
     work: int | None = None,
     user_xattrs: bool = False,
     volatile: bool = False,
+    options: Iterable[tuple[str, str]] = (),
 ) -> int:
     """Return a detached mount of the open directories ``lowers``, topmost first, below ``upper``.
 
-    Without ``upper`` it is read-only and takes two directories at least. ``volatile``: nothing in
-    it is ever synced, and ``work`` can't be used a second time.
+    Without ``upper`` it is read-only and takes two directories at least. ``data``: directories that
+    show nowhere and hold the content of files that ``lowers`` say it of. ``volatile``: nothing in
+    it is ever synced, and ``work`` can't be used a second time. ``options`` go before ours.
 
     Raises:
         OSError: the kernel can't; what it says of the reason is in ``strerror``.
@@ -59,10 +68,12 @@ def mount(
         try:
             for lower in lowers:
                 _set(context, "lowerdir+", _path(lower))
+            for directory in data:
+                _set(context, "datadir+", _path(directory))
             if upper is not None and work is not None:
                 _set(context, "upperdir", _path(upper))
                 _set(context, "workdir", _path(work))
-            for name, value in _OPTIONS:
+            for name, value in {**dict(_OPTIONS), **dict(options)}.items():
                 _set(context, name, value)
             if user_xattrs:
                 _set(context, "userxattr")

@@ -1,0 +1,86 @@
+"""Layered: a container as the kernel's merge of its layer and an upper directory of ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ..native.overlays import FREELY, attach, mount
+from ..native.syscalls import make_directory
+from . import kernel
+from .absorbing import UPPER
+from .filling import fill
+from .format import Format, IdMap
+from .lowers import Lower
+from .registry import How
+
+if TYPE_CHECKING:
+    from ..shed import Shed
+
+WORK = "work"
+
+#: For directories on which the kernel, not we, follows a path.
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def format_here() -> Format:
+    """Return how an upper directory is mounted by this process."""
+    user = not kernel.in_first_user_namespace()
+    return Format(user=user, uids=IdMap.of_this_process("uid"), gids=IdMap.of_this_process("gid"))
+
+
+@attrs.frozen(kw_only=True)
+class Layered:
+    """A ``Way``: the upper directory is filled with what the container has changed so far, and
+    what is written into it is absorbed (``absorbing``)."""
+
+    shed: Shed
+    driver: str
+    container: str
+    lower: Lower
+    #: Layer that the container stands on, or nothing.
+    over: str
+    home: Path
+    how: How = "overlay"
+    native: str | None = None
+
+    def mount(self, path: str, *, read_only: bool) -> None:
+        format = format_here()
+        upper, work = self.home / UPPER, self.home / WORK
+        for directory in (upper, work):
+            make_directory(str(directory))
+        driver = self.shed.driver(self.driver)
+        with driver.tree(self.container) as tree:
+            layer = driver.tree(self.over) if self.over else None
+            try:
+                memo = fill(str(upper), format, driver.changes(self.container), tree, layer)
+            finally:
+                if layer is not None:
+                    layer.close()
+        memo.write(self.home)
+        names = [self.lower.path, self.lower.data or None, str(upper), str(work)]
+        opened = [None if name is None else os.open(name, _OPEN) for name in names]
+        try:
+            lower, data, up, at = opened
+            assert lower is not None
+            options = (("xino", "on"),) if format.user else FREELY
+            mounted = mount(
+                [lower],
+                data=[] if data is None else [data],
+                upper=up,
+                work=at,
+                user_xattrs=format.user,
+                volatile=not self.shed.config.durable,
+                options=options,
+            )
+            try:
+                attach(mounted, path)
+            finally:
+                os.close(mounted)
+        finally:
+            for descriptor in opened:
+                if descriptor is not None:
+                    os.close(descriptor)

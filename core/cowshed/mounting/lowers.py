@@ -1,0 +1,245 @@
+"""Lowers: layers as directories that the kernel can merge a container's changes with.
+
+    ROOT/lowers/images/DRIVER.LAYER.erofs      names and attributes of a layer (``erofs``)
+    ROOT/lowers/at/NAMESPACE/DRIVER.LAYER/     where it is mounted, in one mount namespace
+    ROOT/lowers/nothing/                       what containers on no layer are merged with
+    ROOT/lowers/*.socket, *.log                of the FUSE server (``serving``)
+
+One mount serves all containers of a layer, so the kernel caches each file once for all of them.
+Two ways, by what the driver has:
+
+    erofs    the kernel reads names and attributes from an image, and contents from files that lie
+             somewhere under other names. Nobody need serve anything
+    fuse     the FUSE server shows the layer's ``Tree``
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from ..entry import Entry
+from ..errors import StoreError
+from . import kernel
+from .format import IdMap
+
+if TYPE_CHECKING:
+    from ..shed import Shed
+
+Kind = Literal["erofs", "fuse", "plain"]
+
+#: What the kernel says if it can't mount EROFS from a file: it has none (ENODEV), wants a block
+#: device (ENOTBLK, before Linux 6.12), or the shed lies on an overlay itself (EINVAL).
+_NO_EROFS = (errno.ENODEV, errno.ENOTBLK, errno.EINVAL, *kernel.REFUSED)
+
+
+@attrs.frozen(kw_only=True)
+class Lower:
+    """One layer, mounted."""
+
+    kind: Kind
+    path: str
+    #: Directory that holds the contents, if ``path`` doesn't.
+    data: str = ""
+
+
+class Lowers:
+    """The layers that are mounted for a shed's containers."""
+
+    def __init__(self, shed: Shed) -> None:
+        self._shed = shed
+        self.root = shed.home.root / "lowers"
+
+    # -- mounting -------------------------------------------------------------------------------
+
+    def nothing(self) -> Lower:
+        """Return what containers on no layer are merged with."""
+        return Lower(kind="plain", path=str(self._made("nothing")))
+
+    def by_erofs(self, driver: str, layer: str, data: str, where: Where) -> Lower | None:
+        """Return the layer, its contents in files below ``data``; None: this kernel can't."""
+        if not kernel.in_first_user_namespace():
+            return None
+        place = self._place(driver, layer)
+        with self._shed.locks.acquire(f"lower:{place}"):
+            if not self._alive(place, "erofs"):
+                image = self._image(driver, layer, where)
+                try:
+                    kernel.mount_erofs(str(image), str(place))
+                except OSError as error:
+                    if error.errno not in _NO_EROFS:
+                        raise
+                    return None
+        return Lower(kind="erofs", path=str(place), data=data)
+
+    def by_fuse(self, driver: str, layer: str) -> Lower:
+        """Return the layer, shown by the FUSE server.
+
+        Raises:
+            StoreError: this machine has no FUSE.
+        """
+        place = self._place(driver, layer)
+        with self._shed.locks.acquire(f"lower:{place}"):
+            if not self._alive(place, "fuse.cowshed"):
+                try:
+                    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+                except OSError as error:
+                    raise StoreError(
+                        f"/dev/fuse can't be opened ({error.strerror}); load the kernel's module "
+                        "fuse, or choose a driver with native directories"
+                    ) from None
+                try:
+                    options = f"rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
+                    kernel.mount_fuse(
+                        device, str(place), f"{options},default_permissions,allow_other"
+                    )
+                    try:
+                        self._hand_over(device, driver, layer)
+                    except BaseException:
+                        kernel.unmount(str(place), lazily=True)
+                        raise
+                finally:
+                    os.close(device)
+        return Lower(kind="fuse", path=str(place))
+
+    def _place(self, driver: str, layer: str) -> Path:
+        return self._made("at", str(kernel.namespace()), f"{driver}.{layer}")
+
+    def _made(self, *names: str) -> Path:
+        path = self.root
+        path.mkdir(mode=0o700, exist_ok=True)
+        for name in names:
+            path = path / name
+            path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def _alive(self, place: Path, kind: str) -> bool:
+        """Say whether that is mounted there; take away what is dead."""
+        point = kernel.point_at(str(place))
+        if point is None:
+            return False
+        if point.kind == kind and answers(str(place)):
+            return True
+        kernel.unmount(str(place), lazily=True)
+        return self._alive(place, kind)
+
+    def _image(self, driver: str, layer: str, where: Where) -> Path:
+        from .erofs import write_image  # nobody else needs it
+
+        image = self._made("images") / f"{driver}.{layer}.erofs"
+        if not image.exists():
+            aside = image.with_name(f"{image.name}.{os.urandom(4).hex()}")
+            try:
+                with self._shed.driver(driver).tree(layer) as tree, aside.open("xb") as file:
+                    os.fchmod(file.fileno(), 0o600)  # whatever the umask
+                    write_image(tree.walk(), where, file)
+                    if self._shed.config.durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                os.rename(aside, image)
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+        return image
+
+    # -- the FUSE server ------------------------------------------------------------------------
+
+    def _hand_over(self, device: int, driver: str, layer: str) -> None:
+        from .serving import STARTING, start  # nobody else needs it
+
+        wanted = {
+            "driver": driver,
+            "layer": layer,
+            "uids": IdMap.of_this_process("uid").ranges,
+            "gids": IdMap.of_this_process("gid").ranges,
+        }
+        # A server shares the namespaces of who starts it: it must see the same files and processes.
+        spaces = "".join(f"-{os.stat(f'/proc/self/ns/{one}').st_ino}" for one in ("user", "pid"))
+        name = f"server{spaces}"
+        with self._shed.locks.acquire(STARTING):
+            try:
+                answer = self._ask(name, wanted, device)
+            except (FileNotFoundError, ConnectionError):
+                start(dict(self._shed.config.values), name, str(self.root))
+                answer = self._ask(name, wanted, device)
+        if answer != "+":
+            raise StoreError(f"the FUSE server can't show layer {layer[:12]}: {answer}")
+
+    def _ask(self, name: str, wanted: object, device: int) -> str:
+        directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(30)
+                # A socket's name may have 107 bytes, the shed's more.
+                connection.connect(f"/proc/self/fd/{directory}/{name}.socket")
+                socket.send_fds(connection, [json.dumps(wanted).encode()], [device])
+                return connection.recv(4096).decode()
+        finally:
+            os.close(directory)
+
+    # -- taking away ----------------------------------------------------------------------------
+
+    def release(self, path: str, used: Iterable[str]) -> None:
+        """Unmount what is mounted at ``path`` unless it is among ``used``. Mounts that are merged
+        with it go on."""
+        place = Path(path)
+        if self.root / "at" not in place.parents:
+            return
+        with self._shed.locks.acquire(f"lower:{place}"):
+            if path in used:
+                return
+            if kernel.point_at(path) is not None:
+                kernel.unmount(path, lazily=True)
+            with suppress(OSError):
+                place.rmdir()
+                place.parent.rmdir()
+
+    def places(self) -> set[str]:
+        """Return the directories in the shed at which layers may be mounted."""
+        try:
+            return {str(place) for place in (self.root / "at").glob("*/*")}
+        except OSError:
+            return set()
+
+    def sweep(self, used: Iterable[str], layers: Iterable[str]) -> None:
+        """Clear away mounts that nobody uses, and images of layers that aren't any more."""
+        used = set(used)
+        here = self.root / "at" / str(kernel.namespace())
+        for place in self.places():
+            if Path(place).parent == here:
+                self.release(place, used)
+            else:
+                with suppress(OSError):  # another namespace's; if it is gone, so is the mount
+                    os.rmdir(place)
+                    os.rmdir(os.path.dirname(place))
+        known = set(layers)
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self.root / "images"):
+                if name.split(".")[-2] not in known:
+                    (self.root / "images" / name).unlink(missing_ok=True)
+
+
+def answers(path: str) -> bool:
+    """Say whether the server of a FUSE mount is there. It is asked by what is never cached."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+    return True
+
+
+def in_place(entry: Entry) -> str:
+    """Say that a file's content is at its own path."""
+    return f"/{entry.path}"
+
+
+if TYPE_CHECKING:
+    from .erofs import Where

@@ -1,0 +1,226 @@
+"""Showing: one layer's tree as a FUSE file system that never changes.
+
+Everything may be cached for ever, so a server is asked once for each directory and each part of a
+file, by whichever container comes first; what follows is the kernel's business.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections import OrderedDict
+from typing import BinaryIO
+
+from ..driver import Driver
+from ..entry import Entry, Kind, join
+from ..errors import CowshedError
+from . import protocol
+from .format import IdMap
+from .protocol import Operation
+
+_ROOT = 1
+#: Files kept open. One of chunk-dedup's holds up to 128 KiB.
+_OPEN = 16
+#: Directories whose lines are kept: a large one is read in parts, several at once.
+_LISTED = 4
+
+
+class Shown:
+    """Answers the requests that come in by one ``/dev/fuse``."""
+
+    def __init__(self, device: int, driver: Driver, layer: str, uids: IdMap, gids: IdMap) -> None:
+        self.device = device
+        self._tree = driver.tree(layer)
+        self._uids = uids
+        self._gids = gids
+        #: Path and how often the kernel has it, by number; and back.
+        self._nodes: dict[int, list[str | int]] = {_ROOT: ["", 1]}
+        self._numbers: dict[str | int, int] = {"": _ROOT}
+        self._next = _ROOT + 1
+        self._files: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._lines: OrderedDict[int, list[Entry]] = OrderedDict()
+
+    def close(self) -> None:
+        """Let go of the device, the files and the tree."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._tree.close()
+        os.close(self.device)
+
+    def serve(self) -> bool:
+        """Answer one request; False once the file system is unmounted."""
+        try:
+            request = os.read(self.device, protocol.LONGEST_REQUEST)
+        except OSError as error:
+            # EINTR, EAGAIN or, if the asking process was interrupted, ENOENT: go on.
+            return error.errno not in (errno.ENODEV, errno.EBADF, errno.EIO)
+        _, number, unique, node, *_ = protocol.REQUEST.unpack_from(request)
+        data = request[protocol.REQUEST.size :]
+        try:
+            answer = self._answer(number, node, data)
+        except OSError as error:
+            answer = protocol.refusal(unique, error.errno or errno.EIO)
+        except (CowshedError, KeyError):
+            answer = protocol.refusal(unique, errno.EIO)
+        else:
+            if answer is None:
+                return True
+            answer = protocol.reply(unique, answer)
+        try:
+            os.write(self.device, answer)
+        except OSError as error:
+            return error.errno != errno.ENODEV
+        return True
+
+    def _answer(self, number: int, node: int, data: bytes) -> bytes | None:
+        match number:
+            case Operation.LOOKUP:
+                return self._lookup(node, os.fsdecode(data[:-1]))
+            case Operation.READDIRPLUS | Operation.READDIR:
+                _, offset, size = protocol.READ.unpack_from(data)
+                return self._list(node, offset, size, plus=number == Operation.READDIRPLUS)
+            case Operation.READ:
+                _, offset, size = protocol.READ.unpack_from(data)
+                return self._read(node, offset, size)
+            case Operation.GETATTR:
+                entry = self._tree.stat(self._path(node))
+                return protocol.attributes_reply(self._attributes(entry))
+            case Operation.READLINK:
+                return os.fsencode(self._tree.readlink(self._path(node)))
+            case Operation.GETXATTR:
+                (size,) = protocol.XATTR.unpack_from(data)
+                name = os.fsdecode(data[protocol.XATTR.size : -1])
+                value = self._tree.stat(self._path(node)).xattrs.get(name)
+                if value is None:
+                    raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+                return protocol.xattr_reply(size, value)
+            case Operation.LISTXATTR:
+                (size,) = protocol.XATTR.unpack_from(data)
+                names = self._tree.stat(self._path(node)).xattrs
+                return protocol.xattr_reply(
+                    size, b"".join(os.fsencode(name) + b"\0" for name in names)
+                )
+            case Operation.STATFS:
+                return protocol.statfs()
+            case Operation.INIT:
+                return protocol.init(data)
+            case Operation.FORGET:
+                self._forget(node, protocol.FORGET.unpack_from(data)[0])
+                return None
+            case Operation.BATCH_FORGET:
+                (count,) = protocol.COUNT.unpack_from(data)
+                for index in range(count):
+                    at = protocol.COUNT.size + index * protocol.FORGET_ONE.size
+                    self._forget(*protocol.FORGET_ONE.unpack_from(data, at))
+                return None
+            case Operation.INTERRUPT:
+                return None
+            case Operation.DESTROY:
+                return b""
+            case _:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    # -- nodes ----------------------------------------------------------------------------------
+
+    def _path(self, node: int) -> str:
+        path = self._nodes[node][0]
+        assert isinstance(path, str)
+        return path
+
+    def _node(self, entry: Entry) -> int:
+        """Return the number of an object, which the kernel has once more from now on."""
+        key = self._key(entry)
+        node = self._numbers.get(key)
+        if node is None:
+            node = self._numbers[key] = self._next
+            self._next += 1
+            self._nodes[node] = [entry.path, 0]
+            if isinstance(key, int):
+                self._nodes[node].append(key)
+        known = self._nodes[node]
+        known[1] += 1  # type: ignore[operator]  # the second is a number
+        return node
+
+    def _key(self, entry: Entry) -> str | int:
+        """Return what tells a file from others: its path, or what all its names share."""
+        if entry.links > 1 and entry.inode and entry.kind is not Kind.DIRECTORY:
+            return entry.inode
+        return entry.path
+
+    def _forget(self, node: int, count: int) -> None:
+        known = self._nodes.get(node)
+        if known is None or node == _ROOT:
+            return
+        known[1] -= count  # type: ignore[operator]  # the second is a number
+        if known[1] <= 0:  # type: ignore[operator]
+            del self._nodes[node]
+            self._numbers.pop(known[-1] if len(known) > 2 else known[0], None)
+            file = self._files.pop(node, None)
+            if file is not None:
+                file.close()
+
+    def _attributes(self, entry: Entry) -> bytes:
+        # The kernel forgets nodes and we number them anew; a file's inode number stays.
+        key = self._key(entry)
+        digest = hashlib.blake2b(os.fsencode(str(key)), digest_size=6).digest()
+        uid, gid = self._uids.shown(entry.uid), self._gids.shown(entry.gid)
+        return protocol.attributes(int.from_bytes(digest, "big"), entry, uid, gid)
+
+    # -- names ----------------------------------------------------------------------------------
+
+    def _lookup(self, node: int, name: str) -> bytes:
+        try:
+            entry = self._tree.stat(join(self._path(node), name))
+        except (FileNotFoundError, NotADirectoryError):
+            return protocol.NOTHING
+        found = self._node(entry)
+        return protocol.entry_reply(found, self._attributes(entry))
+
+    def _list(self, node: int, offset: int, size: int, *, plus: bool) -> bytes:
+        entries = self._entries(node)
+        parts: list[bytes] = []
+        total = 0
+        for index in range(offset, len(entries) + 2):
+            if index < 2:
+                line = protocol.listed(node, index + 1, Kind.DIRECTORY, b".." if index else b".")
+                part = protocol.UNSAID + line if plus else line
+            else:
+                entry = entries[index - 2]
+                name = os.fsencode(entry.name)
+                line = protocol.listed(node, index + 1, entry.kind, name)
+                if total + len(line) + (len(protocol.UNSAID) if plus else 0) > size:
+                    break
+                part = line
+                if plus:
+                    found = self._node(entry)
+                    part = protocol.entry_reply(found, self._attributes(entry)) + (
+                        protocol.listed(found, index + 1, entry.kind, name)
+                    )
+            if total + len(part) > size:
+                break
+            parts.append(part)
+            total += len(part)
+        return b"".join(parts)
+
+    def _entries(self, node: int) -> list[Entry]:
+        known = self._lines.pop(node, None)
+        if known is None:
+            known = list(self._tree.scandir(self._path(node)))
+            if len(self._lines) >= _LISTED:
+                self._lines.popitem(last=False)
+        self._lines[node] = known
+        return known
+
+    # -- content --------------------------------------------------------------------------------
+
+    def _read(self, node: int, offset: int, size: int) -> bytes:
+        file = self._files.pop(node, None)
+        if file is None:
+            file = self._tree.open(self._path(node))
+            if len(self._files) >= _OPEN:
+                self._files.popitem(last=False)[1].close()
+        self._files[node] = file
+        file.seek(offset)
+        return file.read(size)
