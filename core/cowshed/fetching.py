@@ -3,7 +3,9 @@
 Each layer's raw bytes go into a partial file of the blob store, and whoever unpacks it reads them
 from there, right behind the writer. So memory stays bounded whatever is slower, a broken or killed
 transfer goes on where it broke, in this run or another, and of two processes that want one blob
-the second waits and reads what the first has brought.
+the second waits and reads what the first has brought. A layer with a table of contents comes in
+part, where the shed holds enough of it (see ``assembling``); its empty partial file tells other
+processes that somebody is at it.
 
 Nothing here is verified: that is the importer's, who reads every byte, and then says whether it was
 right (``SourceLayer.settle``). What was right stays until the image is complete, so that a failure
@@ -23,13 +25,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from .errors import NotFoundError, SourceError
+from .errors import CowshedError, NoSpaceError, NotFoundError, SourceError
 from .oci import Descriptor
 from .partials import Claim, storing
 from .transport import AlreadyHereError
 
 if TYPE_CHECKING:
+    from .archive import Limits
+    from .archive.chunked import Contents
+    from .assembling import Assembly
     from .blobs import BlobStore
+    from .holdings import Holdings
     from .transport import SourceImage, SourceLayer
 
 #: Transfers at once. One connection seldom fills a line, and unpacking keeps up with no more.
@@ -57,10 +63,13 @@ class Fetcher:
         blobs: BlobStore,
         wanted: Callable[[int], bool],
         *,
+        limits: Limits,
+        holdings: Callable[[], Holdings] | None = None,
         keep: bool = False,
         told: Told = lambda index, done, complete: None,
         parallel: int = PARALLEL,
     ) -> None:
+        """``holdings`` gives what the shed holds; None: whole blobs are wanted. ``keep`` them."""
         self._blobs = blobs
         self._keep = keep
         self._transfers: dict[str, _Transfer] = {}
@@ -72,7 +81,15 @@ class Fetcher:
             digest = layer.descriptor.digest
             if digest not in self._transfers:
                 self._transfers[digest] = _Transfer(
-                    layer.descriptor, layer.open_at, blobs, wanted, index, told
+                    layer.descriptor,
+                    layer.open_at,
+                    blobs,
+                    wanted,
+                    index,
+                    told,
+                    _assembly(layer, limits),
+                    None if keep else holdings,
+                    limits,
                 )
             layers.append(self._wrapped(layer, self._transfers[digest]))
         #: The image with layers that are read from here.
@@ -129,7 +146,18 @@ class Fetcher:
             self._hurry(transfer)
             return transfer.open()
 
-        return attrs.evolve(layer, open=open_, settle=settle)
+        def assemble() -> BinaryIO | None:
+            self._hurry(transfer)
+            return transfer.open_tar()
+
+        return attrs.evolve(
+            layer,
+            open=open_,
+            settle=settle,
+            assemble=assemble,
+            give_up=transfer.give_up,
+            contents=transfer.contents,
+        )
 
     def _hurry(self, transfer: _Transfer) -> None:
         """Fetch a layer that somebody is about to read, if nobody does yet."""
@@ -154,6 +182,9 @@ class _Transfer:
         wanted: Callable[[int], bool],
         index: int,
         told: Told,
+        assembly: Assembly | None,
+        holdings: Callable[[], Holdings] | None,
+        limits: Limits,
     ) -> None:
         self._descriptor = descriptor
         self._open_at = open_at
@@ -161,6 +192,11 @@ class _Transfer:
         self._wanted = wanted
         self._index = index
         self._told = told
+        #: What may bring it in part, and whether it does.
+        self._assembly = assembly
+        self._assembling = False
+        self._holdings = holdings
+        self._limits = limits
         self._changed = threading.Condition()
         self._claim: Claim | None = None
         self._source: BinaryIO | None = None
@@ -173,9 +209,14 @@ class _Transfer:
         self._stored = False
         #: Bytes in the file.
         self.available = 0
-        self.received = 0
+        self._received = 0
         #: Bytes that an earlier run or another process left.
         self._earlier = 0
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the source."""
+        return self._received + (0 if self._assembly is None else self._assembly.received)
 
     # -- the fetching thread ------------------------------------------------------------------
 
@@ -196,6 +237,8 @@ class _Transfer:
             claim.close()
         elif state == "complete":
             self._told(self._index, self.available, True)
+        elif state == "assembled":
+            self._told(self._index, self.received, True)
 
     def _bring(self) -> str:
         with self._changed:
@@ -204,11 +247,17 @@ class _Transfer:
             self.available = self._descriptor.size
             self._stored = True
             return "complete"
-        claim = self._claimed()
+        claim = self._claim or self._claimed()  # it has one where it was to come in part
         if claim is None:
             return "idle"
         size = self._descriptor.size
         here = size if claim.whole else os.fstat(claim.descriptor).st_size
+        # Half of it is here from an earlier run: the rest is fetched as it is.
+        if here * 2 < size and self._planned(claim):
+            assert self._assembly is not None
+            with suppress(CowshedError):  # the reader is told, too, and takes the plain way
+                self._assembly.fetch()
+            return "assembled"
         if here > size:
             os.ftruncate(claim.descriptor, 0)
             here = 0
@@ -221,6 +270,32 @@ class _Transfer:
                 self._receive(claim, here)
             claim.share()
         return "complete"
+
+    def _planned(self, claim: Claim) -> bool:
+        """Find out whether the blob can come in part; then it does."""
+        assembly, holdings = self._assembly, self._holdings
+        if assembly is None or holdings is None:
+            return False
+        try:
+            plans = assembly.plan(
+                holdings(), self._blobs, lambda done: self._told(self._index, done, False)
+            )
+        except NoSpaceError:
+            claim.close()
+            raise
+        except CowshedError:
+            plans = False  # what is wrong with it doesn't matter to a whole download
+        except BaseException:
+            claim.close()
+            raise
+        with self._changed:
+            if not plans:
+                self._holdings = None
+                return False
+            self._claim = claim
+            self._assembling = True
+            self._changed.notify_all()
+        return True
 
     def _claimed(self) -> Claim | None:
         """Wait for whoever is bringing the same blob; None: it isn't needed any more."""
@@ -259,7 +334,7 @@ class _Transfer:
                         at += count
                         rest = rest[count:]
                 with self._changed:
-                    self.received += len(data)
+                    self._received += len(data)
                     self.available = at
                     self._changed.notify_all()
                 now = time.monotonic()
@@ -287,6 +362,39 @@ class _Transfer:
                 raise AlreadyHereError(self._descriptor.digest)
             self._state = "waiting"
             return True
+
+    def open_tar(self) -> BinaryIO | None:
+        """Open the layer's tar if it comes in part; None: it comes whole."""
+        if not self._assembling:
+            return None
+        assert self._assembly is not None
+        return self._assembly.open()
+
+    def give_up(self) -> None:
+        """Bring it whole after all. ``open`` will."""
+        assert self._assembly is not None
+        self._assembly.stop()
+        with self._changed:
+            while self._state == "running":
+                self._changed.wait(_LOOK)
+            self._assembling = False
+            self._holdings = None
+            self._state, self._demanded = "idle", True
+        self._assembly.close()
+
+    def contents(self) -> Contents | None:
+        """Return the table of contents of a blob that was read."""
+        if self._assembly is None:
+            return None
+        if self._assembling:
+            return self._assembly.contents
+
+        def fetch(start: int, end: int) -> bytes:
+            with self.open() as file:
+                file.seek(start)
+                return file.read(end - start)
+
+        return self._assembly.read_contents(fetch)
 
     def open(self) -> BinaryIO:
         """Return the blob's bytes from the first on, as they come."""
@@ -336,6 +444,8 @@ class _Transfer:
     def stop(self) -> None:
         """Make the fetching thread end soon."""
         self._stopped = True
+        if self._assembling and self._assembly is not None:
+            self._assembly.stop()
         source = self._source
         if source is not None:
             with suppress(OSError, ValueError):
@@ -343,6 +453,8 @@ class _Transfer:
 
     def close(self, *, done: bool) -> None:
         """Let go; ``done``: the blob isn't needed again."""
+        if self._assembly is not None:
+            self._assembly.close()
         with self._changed:
             self._closed = True
             claim = self._claim
@@ -368,8 +480,28 @@ class _Behind(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence != os.SEEK_SET:
+            raise io.UnsupportedOperation("a file that grows is sought from its start only")
+        self._offset = offset
+        return offset
+
+    def tell(self) -> int:
+        return self._offset
+
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         count = self._transfer.read_into(view, self._offset)
         self._offset += count
         return count
+
+
+def _assembly(layer: SourceLayer, limits: Limits) -> Assembly | None:
+    if layer.open_ranges is None or layer.descriptor is None or not layer.descriptor.annotations:
+        return None
+    from .assembling import assembly_of
+
+    return assembly_of(layer.descriptor, layer.open_ranges, limits)

@@ -209,7 +209,7 @@ def _drop_files(shed: Shed, record: ImageRecord, gone: list[LayerRecord]) -> Non
         blobs, diff_ids = files_needed(shed)
         for layer in gone:
             if layer.diff_id not in diff_ids:
-                shed.recipes.path(layer.diff_id).unlink(missing_ok=True)
+                shed.recipes.remove(layer.diff_id)
         for digest in blobs_of(shed, record) - blobs:
             # gc may have run since the image left the catalog.
             with contextlib.suppress(NotFoundError):

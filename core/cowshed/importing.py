@@ -13,7 +13,7 @@ and not read from the source.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
@@ -158,6 +158,11 @@ class Importer:
             bytes_read=0,
         )
 
+    @property
+    def driver(self) -> str:
+        """Where the image goes."""
+        return self._driver
+
     # -- one layer ----------------------------------------------------------------------------
 
     def _layer(
@@ -212,6 +217,10 @@ class Importer:
         Damage is the digest's to report: it names the blob, and what an earlier transfer left is
         fetched once more.
         """
+        record = self._assembled(lease, layer, chain, parent)
+        if record is not None:
+            self._remember(layer, record)
+            return record, 0
         while True:
             with closing(LayerReader(self._shed, layer, progress)) as read:
                 try:
@@ -230,7 +239,40 @@ class Importer:
                             raise
                         continue
                     raise
+                self._remember(layer, record)
                 return record, read.count
+
+    def _assembled(
+        self, lease: Lease, layer: SourceLayer, chain: str, parent: str
+    ) -> LayerRecord | None:
+        """Make the layer of what is here and parts of the blob; None: it takes the whole blob.
+
+        The diff ID proves it. What can't be put together so may be well as a whole, and if not, the
+        whole says better what is wrong.
+        """
+        if layer.assemble is None or layer.give_up is None or not layer.diff_id:
+            return None
+        tar = layer.assemble()
+        if tar is None:
+            return None
+        try:
+            return self.store(lease, lambda: tar, chain, parent, layer.diff_id)
+        except NoSpaceError:
+            raise
+        except CowshedError:
+            layer.give_up()
+            return None
+
+    def _remember(self, layer: SourceLayer, record: LayerRecord) -> None:
+        """Keep the digests that the layer's table of contents has, for layers to come."""
+        if layer.descriptor is None or not layer.descriptor.annotations:
+            return
+        from .holdings import contents_of, pack_digests
+
+        with suppress(CowshedError, OSError):  # it would only have saved transfers
+            contents = contents_of(layer, self._shed.limits)
+            if contents is not None:
+                self._shed.recipes.put_digests(record.diff_id, pack_digests(contents))
 
     def _known(self, lease: Lease, chain: str) -> LayerRecord | None:
         """Hold the layer if the driver has it."""

@@ -2,6 +2,9 @@
 
 ``ROOT/recipes/HEX``: the headers, padding and order of the tar, compressed; the files' contents
 come from whichever driver holds the layer. Some 30 bytes an entry.
+
+``ROOT/recipes/HEX.digests`` of a layer that came with a table of contents: digests of its files and
+their chunks, by which a later layer finds them here. 36 bytes a file, 44 a chunk; see ``holdings``.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from .errors import CorruptError
+
+_DIGESTS = ".digests"
 
 
 class RecipeStore:
@@ -44,16 +49,37 @@ class RecipeStore:
     def diff_ids(self) -> Iterator[str]:
         """Yield the diff IDs there are recipes for."""
         for name in sorted(os.listdir(self._directory)):
-            yield f"sha256:{name}"
+            if not name.endswith(_DIGESTS):
+                yield f"sha256:{name}"
+
+    def digests(self, diff_id: str) -> bytes | None:
+        """Return what is known of the digests in a layer. None: nothing."""
+        try:
+            return self.path(f"{diff_id}{_DIGESTS}").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_digests(self, diff_id: str, data: bytes) -> None:
+        """Remember the digests in a layer. Losing them loses nothing but transfers."""
+        aside = self._temporary / f"digests-{os.urandom(8).hex()}"
+        aside.write_bytes(data)
+        aside.rename(self.path(f"{diff_id}{_DIGESTS}"))
+
+    def remove(self, diff_id: str) -> None:
+        """Remove all there is of a layer. Twice is fine."""
+        self.path(diff_id).unlink(missing_ok=True)
+        self.path(f"{diff_id}{_DIGESTS}").unlink(missing_ok=True)
 
     def sweep(self, keep: Container[str]) -> int:
         """Remove the recipes of diff IDs not in ``keep``; return the bytes freed."""
         freed = 0
         for diff_id in self.diff_ids():
             if diff_id not in keep:
-                path = self.path(diff_id)
-                freed += path.stat().st_blocks * 512
-                path.unlink(missing_ok=True)
+                freed += self.path(diff_id).stat().st_blocks * 512
+                self.remove(diff_id)
+        for name in os.listdir(self._directory):
+            if name.endswith(_DIGESTS) and not self.has(name.removesuffix(_DIGESTS)):
+                (self._directory / name).unlink(missing_ok=True)
         return freed
 
     def put_in_place(self, temporary: Path, diff_id: str) -> None:

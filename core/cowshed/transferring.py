@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from .oci import Platform
 from .transport import SourceImage, Transport, split_reference
 
 if TYPE_CHECKING:
+    from .holdings import Holdings
     from .shed import Shed
 
 
@@ -58,6 +60,7 @@ def _bring(shed: Shed, importer: Importer, image: SourceImage, names: Sequence[s
         return attrs.evolve(importer.run(image, names), total=total)
     shed.driver(importer.driver)
     from .fetching import Fetcher
+    from .lease import Lease
 
     blobs = shed.blobs
     blobs.partials.sweep(*shed.partial_limits)
@@ -65,14 +68,30 @@ def _bring(shed: Shed, importer: Importer, image: SourceImage, names: Sequence[s
     def told(index: int, done: int, complete: bool) -> None:
         importer.tell_fetched(image.layers[index], index, len(image.layers), done, complete)
 
-    with Fetcher(
-        image,
-        blobs,
-        lambda index: importer.wants(image, index),
-        keep=shed.config["keep_blobs"],
-        told=told,
-    ) as fetcher:
-        done = importer.run(fetcher.image, names)
+    @functools.cache
+    def holdings() -> Holdings:
+        from .holdings import Holdings
+
+        return Holdings(shed, importer.driver, lease)
+
+    # Layers from which contents are taken are held until the end.
+    lease = Lease(shed.catalog, shed.locks, "pull")
+    try:
+        with (
+            lease,
+            Fetcher(
+                image,
+                blobs,
+                lambda index: importer.wants(image, index),
+                limits=shed.limits,
+                holdings=holdings,
+                keep=shed.config["keep_blobs"],
+                told=told,
+            ) as fetcher,
+        ):
+            done = importer.run(fetcher.image, names)
+    finally:
+        shed.drop_layers(lease.gone)
     return attrs.evolve(done, received=fetcher.received, total=total)
 
 

@@ -8,15 +8,23 @@ through. Likewise a target gets layers as functions that write the exact tar.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeAlias
 
 import attrs
 
 from .context import Closing
 from .errors import CowshedError, UsageError
 from .oci import Descriptor, ImageConfig, LayerCompression, Manifest, Platform
+
+if TYPE_CHECKING:
+    from .archive.chunked import Contents
+
+#: Gives ranges of a blob, (first byte, byte behind the last) in ascending order: pieces of them as
+#: they come, each with its offset, of one range after the other. From any thread.
+#: UnsupportedError: the place doesn't do ranges.
+OpenRanges: TypeAlias = Callable[[Sequence[tuple[int, int]]], Iterator[tuple[int, bytes]]]
 
 
 class AlreadyHereError(CowshedError):
@@ -44,6 +52,16 @@ class SourceLayer:
     #: Is told whether the raw bytes, once they have been read, were right. After wrong ones it
     #: returns whether reading them again may give others. Such a layer sees itself to keeping them.
     settle: Callable[[bool], bool] | None = None
+    #: Gives ranges of the raw bytes: for far sources, so that layers with a table of contents come
+    #: only as far as they are new. Such a source has ``open_at``, too.
+    open_ranges: OpenRanges | None = None
+    #: Opens the uncompressed tar, put together from what the shed holds and such ranges. None: that
+    #: can't be or doesn't pay; ``open`` it. Raises AlreadyHereError as ``open`` does.
+    assemble: Callable[[], BinaryIO | None] | None = None
+    #: Is told that what ``assemble`` gave was wrong or broke off: it comes by ``open`` now.
+    give_up: Callable[[], None] | None = None
+    #: Returns its table of contents once the layer is read, if it has one that can be read.
+    contents: Callable[[], Contents | None] | None = None
 
 
 def _reference_alone(image: SourceImage) -> tuple[str, ...]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from .apply import LayerStats, apply_layer
+from .apply import LayerStats, apply_layer, clean
 from .compression import HashingReader, compressor, decompressor
 from .limits import Limits
-from .recipe import RecipeItem, read_recipe_summary, replay
+from .recipe import (
+    RecipeItem,
+    StoredContent,
+    read_recipe_summary,
+    read_stored_contents,
+    replay,
+)
 from .writer import tree_entries, write_layer, write_tree
 
 __all__ = [
@@ -13,10 +19,13 @@ __all__ = [
     "LayerStats",
     "Limits",
     "RecipeItem",
+    "StoredContent",
     "apply_layer",
+    "clean",
     "compressor",
     "decompressor",
     "read_recipe_summary",
+    "read_stored_contents",
     "replay",
     "tree_entries",
     "write_layer",

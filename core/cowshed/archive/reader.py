@@ -53,6 +53,7 @@ class Member:
 
     __slots__ = (
         "gid",
+        "header",
         "kind",
         "major",
         "minor",
@@ -60,6 +61,7 @@ class Member:
         "mtime_ns",
         "name",
         "offset",
+        "pax",
         "payload",
         "runs",
         "size",
@@ -81,6 +83,9 @@ class Member:
     xattrs: Mapping[str, bytes]
     #: Where the header begins.
     offset: int
+    #: The header itself and its extended one, for whoever describes members to others.
+    header: Header
+    pax: Mapping[bytes, bytes]
     #: Runs of data of a sparse file, otherwise None.
     runs: list[Run] | None
     #: Its content, to be read before the next member is asked for; None where there can't be any.
@@ -95,6 +100,8 @@ class Reader:
         self._keep = keep
         self._limits = limits
         self._stored_end = 0
+        #: Whether there was a global extended header, which is otherwise skipped.
+        self.has_globals = False
 
     def __iter__(self) -> Reader:
         return self
@@ -122,6 +129,7 @@ class Reader:
             if flag == b"x":
                 pax = read_records(self._extension(header, offset), offset)
             elif flag == b"g":
+                self.has_globals = True
                 read_records(self._extension(header, offset), offset)
             elif flag == b"L":
                 long_name = self._extension(header, offset).split(b"\0", 1)[0]
@@ -190,6 +198,7 @@ class Reader:
         member = Member()
         name, link = header.name, header.link
         member.offset = offset
+        member.header, member.pax = header, pax
         member.mode = header.mode & 0o7777
         member.uid, member.gid = header.uid, header.gid
         member.major, member.minor = header.major, header.minor

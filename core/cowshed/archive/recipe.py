@@ -41,6 +41,21 @@ class RecipeItem:
 
 
 @attrs.frozen
+class StoredContent:
+    """The whole content of a file that a layer's tree holds."""
+
+    #: Its place among the layer's contents, from 1.
+    number: int
+    #: Where it is in the tree.
+    path: str
+    size: int
+    #: CRC-32.
+    checksum: int
+    #: What the tar has between this content and the next one.
+    after: bytes
+
+
+@attrs.frozen
 class _Payload:
     number: int
     path: str
@@ -214,6 +229,28 @@ def read_recipe_summary(recipe: BinaryIO) -> Iterator[RecipeItem]:
             )
     except ArchiveError as error:
         raise CorruptError("layer recipe", f"doesn't make a tar ({error})") from error
+
+
+def read_stored_contents(recipe: BinaryIO) -> Iterator[StoredContent]:
+    """Yield the contents of a layer's tar that its tree still holds as whole files."""
+    opened = _open(recipe)
+    last: _Payload | None = None
+    after: list[bytes] = []
+    for part in _ended(opened):
+        if isinstance(part, bytes):
+            after.append(part)
+            continue
+        if last is not None and len(last.runs) == 1 and last.number not in opened.saved:
+            _, length, checksum = last.runs[0]
+            if length == last.size:
+                yield StoredContent(last.number, last.path, length, checksum, b"".join(after))
+        last = part
+        after.clear()
+
+
+def _ended(recipe: _Recipe) -> Iterator[bytes | _Payload | None]:
+    yield from recipe
+    yield None
 
 
 def _skeleton(parts: Iterable[bytes | _Payload]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ whoever unpacks them.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _ACCEPTED = ", ".join([*sorted(MANIFESTS), *sorted(INDEXES)])
 _TYPES = MANIFESTS | INDEXES | SCHEMA_1
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _LINK = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
 _READ = 256 << 10
 _MAX_PAGES = 100
@@ -159,7 +160,7 @@ class Repository:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         response = self._get_blob(digest, headers)
         if response.status == 206:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if match is None or int(match[1]) != offset:
                 response.close()
                 raise RegistryError(self.endpoint.name, f"blob {digest}: another range came")
@@ -168,13 +169,24 @@ class Repository:
         _skip(response, offset)
         return response, int(length) if length.isdigit() else None
 
-    def _get_blob(self, digest: str, headers: dict[str, str]) -> Response:
+    def open_ranges(self, digest: str, ranges: Sequence[tuple[int, int]]) -> Response:
+        """Ask for ranges of a blob; the answer has status 206 if the registry gives ranges.
+
+        Raises:
+            NotFoundError: the registry lacks the blob.
+        """
+        text = ",".join(f"{start}-{end - 1}" for start, end in ranges)
+        return self._get_blob(digest, {"Range": f"bytes={text}"}, (400, 416))
+
+    def _get_blob(
+        self, digest: str, headers: dict[str, str], also: tuple[int, ...] = ()
+    ) -> Response:
         response = self.endpoint.request(
             "GET",
             self._path("blobs", digest),
             scopes=self._pull,
             headers=headers,
-            expect=(200, 206, 404),
+            expect=(200, 206, 404, *also),
         )
         if response.status == 404:
             drain(response)

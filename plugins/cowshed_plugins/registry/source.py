@@ -23,6 +23,7 @@ from cowshed.transport import Source, SourceImage, SourceLayer
 
 from .client import Repository
 from .errors import RegistryError
+from .ranges import read_ranges
 from .reference import Reference
 
 #: Indexes inside indexes: one level is what multi-platform images need.
@@ -138,6 +139,7 @@ class RegistrySource(Source):
             compression=layer_compression(layer.media_type),
             open=functools.partial(_buffered, open_at),
             open_at=open_at,
+            open_ranges=functools.partial(read_ranges, self._places, layer),
         )
 
 
