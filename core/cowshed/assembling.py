@@ -88,6 +88,8 @@ class Assembly:
 
     def plan(self, holdings: Holdings, blobs: BlobStore, told: Callable[[int], None]) -> bool:
         """Find out what has to be fetched; False: it doesn't pay."""
+        if not holdings:
+            return False
         self._holdings = holdings
         self._told = told
         self._contents = self._table.read(self._fetch, self._limits)

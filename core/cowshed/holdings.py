@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -274,7 +274,7 @@ class Holdings:
                 del found[digest]
 
     @contextmanager
-    def reading(self) -> Iterator[OpenHeld]:
+    def reading(self) -> Generator[OpenHeld]:
         """Give what opens contents, for one thread."""
         with ExitStack() as stack:
             yield OpenHeld(self._shed, stack)

@@ -77,7 +77,7 @@ def _imported_fields(one: Imported) -> dict[str, object]:
 @click.argument("target")
 @click.option(
     "--compression",
-    type=click.Choice(["gzip", "zstd", "none"]),
+    type=click.Choice(["gzip", "zstd", "zstd:chunked", "none"]),
     help="How layers are compressed; without it as they came, where that is kept, or with gzip.",
 )
 @click.option("--level", type=int, help="Level of compression; a measured default without.")

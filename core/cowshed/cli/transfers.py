@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..importing import Imported
     from ..transport import Written
 
-_FORMATS = ("gzip", "zstd", "none")
+_FORMATS = ("gzip", "zstd", "zstd:chunked", "none")
 _platform = click.option(
     "--platform", metavar="OS/ARCH", help="Platform to take from a multi-platform image."
 )
@@ -23,7 +23,8 @@ _format = click.option(
     "--format",
     "compression",
     type=click.Choice(_FORMATS),
-    help="How layers are compressed; without it as they came, where that is kept, or with gzip.",
+    help="How layers are compressed; without it as they came, where that is kept, or with gzip. "
+    "zstd:chunked has a table of contents, by which later pulls fetch only what is new.",
 )
 _level = click.option("--level", type=int, help="Level of compression; a measured default without.")
 

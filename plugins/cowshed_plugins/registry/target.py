@@ -19,15 +19,13 @@ import attrs
 from cowshed.errors import CorruptError, UsageError
 from cowshed.oci import (
     Descriptor,
-    LayerCompression,
     build_manifest,
     digest_bytes,
-    layer_media_type,
 )
 from cowshed.oci.media import OCI_CONFIG, OCI_MANIFEST
 from cowshed.transport import SavedEvent, SavedImage, SavedLayer, Target, Written
 
-from ..transports.compression import check_compression, compressing
+from ..transports.compression import Format, check_compression, compressing, media_type_of
 from ..transports.staging import keeps, own_descriptor, same_manifest
 from .client import Repository
 from .errors import RegistryError
@@ -75,7 +73,7 @@ class RegistryTarget(Target):
         self._repository = repository
         self._wire = wire
         kind, number = check_compression(compression, level)
-        self._compression: LayerCompression = kind
+        self._compression: Format = kind
         self._level = number
         self._keep = keeps(compression, level)
         self._pool: ThreadPoolExecutor | None = None
@@ -220,8 +218,10 @@ class RegistryTarget(Target):
         while True:
             upload = self._started()
             out = Chunks(upload, tell)
+            notes: dict[str, str] = {}
             try:
-                with compressing(cast(BinaryIO, out), self._compression, self._level) as plain:
+                packing = compressing(cast(BinaryIO, out), self._compression, self._level, notes)
+                with packing as plain:
                     found = layer.write_tar(plain)
                 if found != layer.diff_id:
                     raise CorruptError(f"layer {layer.diff_id}", f"its tar has the digest {found}")
@@ -235,8 +235,8 @@ class RegistryTarget(Target):
                 upload.cancel()
                 raise
         tell("sent", out.size, out.size)
-        media_type = layer_media_type(self._compression)
-        blob = Descriptor(media_type=media_type, digest=digest, size=out.size)
+        media_type = media_type_of(self._compression)
+        blob = Descriptor(media_type=media_type, digest=digest, size=out.size, annotations=notes)
         return _Sent(blob=blob, sent=out.size, existed=False)
 
     def _started(self) -> Upload:

@@ -27,12 +27,12 @@ from cowshed.oci import (
     layer_compression,
 )
 from cowshed.oci.document import dump, load
-from cowshed.oci.media import MANIFESTS, layer_media_type
+from cowshed.oci.media import MANIFESTS
 from cowshed.partials import storing, sync_directory
 from cowshed.transport import SavedImage, Source, Target, Transport, Written
 
 from .archive_files import open_archive
-from .compression import check_compression, decompressed
+from .compression import Format, check_compression, decompressed, fits, media_type_of
 from .files import DirectoryFiles
 from .layout import (
     CONTAINERD_NAME,
@@ -127,7 +127,7 @@ class OciTarget(Target):
         except OSError as error:
             raise StoreError(f"can't make {path}: {error.strerror}") from error
         try:
-            self._known = self._layers_there(layer_media_type(kind))
+            self._known = self._layers_there(kind)
             self._staging = Staging(path, kind, number, keeps(compression, level))
         except BaseException:
             self._remove_if_made()
@@ -194,7 +194,7 @@ class OciTarget(Target):
             document = {**old.values, "manifests": [*kept, *document["manifests"]]}
         return dump(document)
 
-    def _layers_there(self, media_type: str) -> dict[str, Descriptor]:
+    def _layers_there(self, kind: Format) -> dict[str, Descriptor]:
         """Return layers of the layout's images by diff ID, as far as these can be read."""
         found: dict[str, Descriptor] = {}
         if self._files.size("index.json") is None:
@@ -207,10 +207,12 @@ class OciTarget(Target):
                 config = ImageConfig.parse(self._files.read(blob_name(manifest.config.digest)))
                 for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=False):
                     if (
-                        layer.media_type == media_type
+                        layer.media_type == media_type_of(kind)
+                        and fits(layer, kind)
                         and self._files.size(blob_name(layer.digest)) == layer.size
                     ):
-                        found[diff_id] = attrs.evolve(layer, annotations={}, urls=())
+                        kept = dict(layer.annotations) if kind == "zstd:chunked" else {}
+                        found[diff_id] = attrs.evolve(layer, annotations=kept, urls=())
         return found
 
     def _find(self, diff_id: str) -> Descriptor | None:

@@ -18,7 +18,6 @@ from cowshed.blobs import BlobStore
 from cowshed.errors import CorruptError, DigestMismatchError, ReadOnlyError, StoreError
 from cowshed.oci import (
     Descriptor,
-    LayerCompression,
     Manifest,
     build_manifest,
     layer_compression,
@@ -27,7 +26,7 @@ from cowshed.oci import (
 from cowshed.oci.media import OCI_CONFIG, OCI_MANIFEST
 from cowshed.transport import SavedEvent, SavedImage, SavedLayer, Written
 
-from .compression import compressing
+from .compression import Format, check_compression, compressing, fits, media_type_of
 
 _PREFIX = ".cowshed-"
 
@@ -50,7 +49,7 @@ class Staging:
     def __init__(
         self,
         parent: Path,
-        compression: LayerCompression,
+        compression: Format,
         level: int,
         keep: Callable[[Descriptor], bool] = lambda blob: False,
     ) -> None:
@@ -60,7 +59,7 @@ class Staging:
             self.path, self._lock = _make(parent)
         except OSError as error:
             raise ReadOnlyError(f"can't write to {parent}: {error.strerror}") from error
-        self.compression: LayerCompression = compression
+        self.compression: Format = compression
         self._level = level
         self._keep = keep
         self.blobs = BlobStore(self.path, durable=False)
@@ -146,9 +145,10 @@ class Staging:
         return own_descriptor(blob)
 
     def _write(self, layer: SavedLayer) -> Descriptor:
+        annotations: dict[str, str] = {}
         with self.blobs.writer() as writer:
             out = _Out(writer.write)
-            with compressing(out, self.compression, self._level) as plain:  # type: ignore[arg-type]
+            with compressing(out, self.compression, self._level, annotations) as plain:  # type: ignore[arg-type]
                 found = layer.write_tar(plain)
             if found != layer.diff_id:
                 raise CorruptError(f"layer {layer.diff_id}", f"its tar has the digest {found}")
@@ -156,7 +156,8 @@ class Staging:
             digest = writer.commit()
         if self.compression == "none" and digest != layer.diff_id:
             raise CorruptError(f"layer {layer.diff_id}", f"its tar has the digest {digest}")
-        return Descriptor(media_type=layer_media_type(self.compression), digest=digest, size=size)
+        media_type = media_type_of(self.compression)
+        return Descriptor(media_type=media_type, digest=digest, size=size, annotations=annotations)
 
     def close(self) -> None:
         """Remove everything that hasn't been moved out."""
@@ -170,7 +171,9 @@ def keeps(compression: str | None, level: int | None) -> Callable[[Descriptor], 
     """Return whether a blob can stay as it is if layers are to be compressed so."""
 
     def keep(blob: Descriptor) -> bool:
-        return level is None and compression in (None, layer_compression(blob.media_type))
+        return level is None and (
+            compression is None or fits(blob, check_compression(compression, None)[0])
+        )
 
     return keep
 

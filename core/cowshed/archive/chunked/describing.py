@@ -61,7 +61,7 @@ def describe(member: Member) -> dict[str, object] | None:
         }
     except ValueError:  # what is no UTF-8 is no JSON, and no time is no time
         return None
-    numbers = {
+    numbers: dict[str, object] = {
         "mode": header.mode,
         "size": member.size,
         "uid": member.uid,

@@ -184,7 +184,7 @@ class _Writing:
         offset = 0
         rows: list[dict[str, object]] = []
         for data in self._cut(payload, member.size):
-            row = entry
+            row: dict[str, object] = entry
             if rows:
                 row = {"type": "chunk", "name": member.name, "chunkOffset": offset}
             if len(data) < member.size:
