@@ -158,11 +158,6 @@ class Importer:
             bytes_read=0,
         )
 
-    @property
-    def driver(self) -> str:
-        """Where the image goes."""
-        return self._driver
-
     # -- one layer ----------------------------------------------------------------------------
 
     def _layer(
