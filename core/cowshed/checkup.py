@@ -40,6 +40,7 @@ def check(shed: Shed, *, deep: bool) -> list[Finding]:
         )
     if not shed.read_only:
         shed.mounting.sweep()
+        shed.running.sweep()
     findings += _catalog(shed)
     findings += _drivers(shed, deep=deep)
     findings += _blobs(shed, deep=deep)

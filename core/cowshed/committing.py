@@ -43,9 +43,10 @@ def commit(
     config = None if base is None else base.config
     # Unusable changes are refused before anything is written.
     new_config(config, None, created=timestamp(), changes=changes)
+    shed.running.settle([record])
     shed.mounting.settle([record.id])
     driver = shed.driver(record.driver)
-    changed = next(driver.changes(record.id), None) is not None
+    changed = next(shed.running.shown(record, driver.changes(record.id)), None) is not None
     chains = [] if base is None else list(base.record.chains)
     diff_ids = [] if base is None else list(base.record.diff_ids)
     size = 0 if base is None else base.size
@@ -95,7 +96,7 @@ def _write(shed: Shed, record: ContainerRecord, out: BinaryIO) -> None:
     driver = shed.driver(record.driver)
     with driver.tree(record.id) as tree:
         write_layer(
-            change_entries(driver.changes(record.id)),
+            change_entries(shed.running.shown(record, driver.changes(record.id))),
             tree.open,
             out,
             clamp_mtime_ns=None if epoch is None else epoch * 1_000_000_000,

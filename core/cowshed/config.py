@@ -9,6 +9,9 @@ The file is ``--config FILE`` or ``COWSHED_CONFIG``, otherwise ``./cowshed.toml`
     durability = "full"
     plugins = ["my_package.my_plugin"]
 
+    [run]
+    runtime = "runc"
+
     [drivers.chunk-dedup]
     compression_level = 9
 
@@ -82,6 +85,17 @@ def _tables(value: object) -> dict[str, dict[str, Any]]:
     return {name: _table(content) for name, content in _table(value).items()}
 
 
+def _run(value: object) -> dict[str, Any]:
+    """Read ``[run]``; the environment variable is its ``runtime`` alone."""
+    table = {"runtime": value} if isinstance(value, str) else _table(value)
+    for name, content in table.items():
+        if name != "runtime":
+            raise ValueError(f"has no setting {name!r}; there is 'runtime'")
+        if not isinstance(content, str) or not content:
+            raise ValueError("must have a runtime's name as 'runtime'")
+    return table
+
+
 class Setting(NamedTuple):
     """One setting: how it is read, and what it is when nobody says anything."""
 
@@ -112,6 +126,7 @@ SETTINGS: Mapping[str, Setting] = {
     "disabled_plugins": Setting(
         _names, (), "COWSHED_DISABLED_PLUGINS", "plugins not to load, by name"
     ),
+    "run": Setting(_run, {}, "COWSHED_RUNTIME", "how processes run: runtime"),
     "drivers": Setting(_tables, {}, "", "options of drivers, a table each"),
     "limits": Setting(_table, {}, "", "bounds for untrusted layers"),
     "plugin": Setting(_tables, {}, "", "options of plugins, a table each"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack, cast
 
 from .context import Closing
 from .errors import AmbiguousError, ConflictError, NotFoundError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .entry import Change
     from .image import Image
     from .locking import Lock
+    from .running.options import How
+    from .running.supervising import Ended, Streams
     from .shed import Shed
     from .tree import Tree
 
@@ -82,6 +84,7 @@ class Container:
 
     def _settled(self) -> Driver:
         """Return its driver, which knows what processes in its mount have written until now."""
+        self._shed.running.settle([self.record])
         self._shed.mounting.settle([self.id])
         return self._shed.driver(self.driver)
 
@@ -97,7 +100,7 @@ class Container:
             StoreError: it can't be mounted here; says what is missing.
             InUseError: it is mounted already, elsewhere or otherwise.
         """
-        return self._shed.run(
+        return self._shed.operate(
             "mount",
             {"container": self.id, "read_only": read_only},
             lambda: self._shed.mounting.mount(self.record, directory, read_only=read_only),
@@ -110,7 +113,7 @@ class Container:
             NotFoundError: it isn't mounted.
             BusyError: processes use it; ``force`` takes it away from them.
         """
-        self._shed.run(
+        self._shed.operate(
             "umount",
             {"container": self.id, "force": force},
             lambda: self._shed.mounting.unmount(self.record, force=force),
@@ -120,6 +123,79 @@ class Container:
         """Yield a directory that processes can use until the context is left. Several users, of
         several processes too, share one mount, and the last one out takes it away."""
         return self._shed.mounting.mounted(self.record, read_only=read_only)
+
+    def run(
+        self,
+        command: Sequence[str] = (),
+        *,
+        input: bytes | None = None,
+        capture: bool = False,
+        timeout: float | None = None,
+        **how: Unpack[How],
+    ) -> Ended:
+        """Run its image's command, or ``command``, as its first process, and wait for the end.
+
+        Streams are ours, standard input is empty or ``input``; with ``capture`` output is returned.
+        After ``timeout`` seconds it is killed. ``how``: see ``How``. Whatever it ends with is in
+        ``status``, as a shell says it.
+
+        Raises:
+            InUseError: it runs already; ``exec`` starts one more process in it.
+            CommandError: the command isn't there (``exit_status`` 127) or can't be executed (126).
+            StoreError: it can't be run here; says what is missing.
+        """
+        from .running.options import make_options
+
+        streams = _streams(input, capture, timeout)
+        options = make_options(command, how)
+        return self._shed.operate(
+            "run",
+            {"container": self.id, "command": tuple(command)},
+            lambda: self._shed.running.run(self, options, streams),
+        )
+
+    def exec(
+        self,
+        command: Sequence[str],
+        *,
+        input: bytes | None = None,
+        capture: bool = False,
+        timeout: float | None = None,
+        **how: Unpack[How],
+    ) -> Ended:
+        """Run one more process in it, or if it doesn't run, its first; the image's entry point
+        isn't used. Otherwise see ``run``. Environment, directory and user are all that can be
+        chosen in a container that runs."""
+        from .running.options import make_options
+
+        streams = _streams(input, capture, timeout)
+        options = make_options(command, how, entrypoint=())
+        return self._shed.operate(
+            "exec",
+            {"container": self.id, "command": tuple(command)},
+            lambda: self._shed.running.exec(self, options, streams),
+        )
+
+    def bundle(self, directory: Path, command: Sequence[str] = (), **how: Unpack[How]) -> Path:
+        """Make ``directory`` a bundle (OCI runtime-spec) that others can run, and mount the
+        container there, until ``unmount``; return its absolute path.
+
+        Raises:
+            StoreError: the directory isn't empty, or the container can't be mounted.
+        """
+        from .running.options import make_options
+
+        options = make_options(command, how)
+        return self._shed.operate(
+            "bundle",
+            {"container": self.id, "directory": directory},
+            lambda: self._shed.running.bundle(self, directory, options),
+        )
+
+    def image_config(self) -> Mapping[str, object]:
+        """Return what its image says about processes; nothing if there is no image."""
+        image = self._image()
+        return {} if image is None else image.config.config
 
     def writer_lock(self) -> Lock:
         """Keep other writers out, as ``tree(writable=True)`` does."""
@@ -133,13 +209,13 @@ class Container:
         The root is listed where its mode, owner or xattrs changed; that its time did, because
         something was made in it, goes without saying, as with Docker.
         """
-        return self._shed.run("diff", {"container": self.id}, lambda: list(self._changes()))
+        return self._shed.operate("diff", {"container": self.id}, lambda: list(self._changes()))
 
     def _changes(self) -> Iterator[Change]:
         import attrs
 
         driver = self._settled()
-        for change in driver.changes(self.id):
+        for change in self._shed.running.shown(self.record, driver.changes(self.id)):
             if not change.path and self.record.chain:
                 with driver.tree(self.record.chain) as below:
                     before = attrs.evolve(below.stat(""), mtime_ns=change.entry.mtime_ns)
@@ -157,9 +233,9 @@ class Container:
 
         def run() -> None:
             with self.tree() as tree:
-                write_tree(tree, out)
+                write_tree(tree, out, hidden=self._shed.running.hidden(self.record))
 
-        self._shed.run("export", {"container": self.id}, run)
+        self._shed.operate("export", {"container": self.id}, run)
 
     # -- making more --------------------------------------------------------------------------
 
@@ -180,7 +256,7 @@ class Container:
         """
         from .committing import commit
 
-        return self._shed.run(
+        return self._shed.operate(
             "commit",
             {"container": self.id, "image": name},
             lambda: commit(self._shed, self.record, name, author, message, changes),
@@ -191,7 +267,7 @@ class Container:
         """Make another container equal to this one as it is now; the two share what they can."""
         from .creating import fork
 
-        return self._shed.run(
+        return self._shed.operate(
             "fork", {"container": self.id}, lambda: fork(self._shed, self.record, name),
             vetoable=True,
         )  # fmt: skip
@@ -209,7 +285,7 @@ class Container:
                 transaction.rename_container(record, name)
             self.record = self.record._replace(name=name)
 
-        self._shed.run("rename", {"container": self.id, "name": name}, run)
+        self._shed.operate("rename", {"container": self.id, "name": name}, run)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove it and exactly its read-write layer."""
@@ -225,12 +301,27 @@ class Container:
             "Name": f"/{self.name}",
             "Image": f"sha256:{self.image_id}" if self.image_id else "",
             "Driver": self.driver,
-            "State": {"Status": "created", "Running": False},
+            "State": self._state(),
             "Config": {} if image is None else dict(image.config.config),
             "GraphDriver": {"Name": self.driver, "Data": {"Layer": self.record.chain}},
             "SizeRw": usage.apparent,
             "SizeRootFs": usage.apparent + (0 if image is None else image.size),
             "SizeOnDisk": usage.exclusive,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        state = self._shed.running.state(self.id)
+        running = self._shed.running.running(self.id)
+        if state is None or state.bundle:
+            return {"Status": "created", "Running": False}
+        return {
+            "Status": "running" if running else "exited",
+            "Running": running,
+            "Pid": (self._shed.running.registry.process(self.id) or 0) if running else 0,
+            "ExitCode": state.status or 0,
+            "StartedAt": _rfc3339(state.started_ns),
+            "FinishedAt": "" if running else _rfc3339(state.finished_ns),
+            "Runtime": state.runtime,
         }
 
     def _image(self) -> Image | None:
@@ -255,6 +346,15 @@ class _Locked(Closing):
             self._tree.close()
         finally:
             self._lock.release()
+
+
+def _streams(input: bytes | None, capture: bool, timeout: float | None) -> Streams:
+    import subprocess
+
+    from .running.supervising import Streams
+
+    out = subprocess.PIPE if capture else None
+    return Streams(stdout=out, stderr=out, input=input, timeout=timeout)
 
 
 # -- looking up ----------------------------------------------------------------------------------

@@ -179,8 +179,10 @@ def fork(shed: Shed, record: ContainerRecord, name: str | None) -> Container:
         image = transaction.image(record.image) if record.image else None
 
     def make(ids: list[str]) -> None:
+        shed.running.settle([record])
         shed.mounting.settle([record.id])
         shed.driver(record.driver).fork(record.id, ids[0])
+        shed.running.clear_fork(record, record.driver, ids[0])
 
     made = _make(
         shed,

@@ -132,7 +132,9 @@ def _move(shed: Shed, container: Container, to: str) -> int | None:
 
     if container.driver == to:
         return None
+    shed.running.require_stopped([container.record], force=False)
     shed.mounting.require_unmounted([container.record], force=False)
+    shed.running.settle([container.record])
     lease = Lease(shed.catalog, shed.locks, "migrate")
     gone: list[LayerRecord] = []
     try:

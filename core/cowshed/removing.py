@@ -34,6 +34,7 @@ def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> N
     lock, taken = shed.locks.attempt_each(lock_key(record.id) for record in records)
     with lock:
         held = set(taken)
+        shed.running.require_stopped(records, force=force)
         shed.mounting.require_unmounted(records, force=force)
         for record in records:
             if lock_key(record.id) not in held and not force:
@@ -55,6 +56,7 @@ def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> N
             drop(shed, driver, ids)
         shed.drop_layers(gone)
     if present:
+        shed.running.forget(record.id for record in present)
         shed.plugins.notify(
             "container_removed", shed=shed, containers=[record.id for record in present]
         )

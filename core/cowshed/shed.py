@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Unpack
 
 from .catalog import Catalog, Transaction
 from .config import Config, load_config
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from .migrating import Migrated
     from .mounting import Mounted, Mounts
     from .recipes import RecipeStore
+    from .running.options import How
+    from .running.runs import Runs
+    from .running.supervising import Ended
     from .saving import SavedListener
     from .sweep import Collected
     from .transport import Written
@@ -380,6 +383,34 @@ class Shed(Closing):
 
         return Mounts(self)
 
+    @property
+    def running(self) -> Runs:
+        """What runs processes in containers and remembers which run."""
+        from .running.runs import Runs
+
+        return Runs(self)
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        driver: str | None = None,
+        remove: bool = True,
+        input: bytes | None = None,
+        capture: bool = False,
+        timeout: float | None = None,
+        **how: Unpack[How],
+    ) -> Ended:
+        """Run a process in a new container on ``image``, and remove that; see ``Container.run``."""
+        container = self.create(image, name, driver=driver)
+        try:
+            return container.run(command, input=input, capture=capture, timeout=timeout, **how)
+        finally:
+            if remove:
+                container.remove(force=True)
+
     # -- the shed -----------------------------------------------------------------------------
 
     def df(self) -> DiskUsage:
@@ -493,7 +524,7 @@ class Shed(Closing):
             self.require_writable()
         return self.plugins.run(self, operation, details, function, vetoable=vetoable)
 
-    run = _run
+    operate = _run
 
     def require_writable(self) -> None:
         """Raise ReadOnlyError if the shed can't be changed."""

@@ -139,6 +139,7 @@ def collect(shed: Shed) -> Collected:
     each driver's own collection."""
     before = shed.disk_usage()
     shed.mounting.sweep()
+    shed.running.sweep()
     leases = finish_abandoned(shed)
     orphans = 0
     skipped: list[str] = []

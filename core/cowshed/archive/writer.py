@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import BinaryIO
 
 import attrs
@@ -77,8 +77,8 @@ def write_layer(
     return writer.finish()
 
 
-def write_tree(tree: Tree, out: BinaryIO, path: str = "") -> None:
-    """Write a tree, or ``path`` and what is below it, as a plain tar.
+def write_tree(tree: Tree, out: BinaryIO, path: str = "", *, hidden: Collection[str] = ()) -> None:
+    """Write a tree, or ``path`` and what is below it, as a plain tar, without paths in ``hidden``.
 
     As ``docker export`` and ``docker cp``: the root has no member of its own, and members below
     another path are named from its last component on.
@@ -88,7 +88,7 @@ def write_tree(tree: Tree, out: BinaryIO, path: str = "") -> None:
     for entry in tree_entries(tree, path):
         if entry.kind is Kind.HARDLINK:
             entry = attrs.evolve(entry, target=entry.target[cut:])
-        if entry.path:
+        if entry.path and entry.path not in hidden:
             writer.entry(entry, entry.path[cut:], tree.open)
     writer.finish()
 

@@ -12,6 +12,7 @@ from .completion import containers as complete_containers
 from .completion import images as complete_images
 from .output import age_of_ns, line, name_line, print_json, rfc3339, short_id, size, table
 from .session import Session, pass_session
+from .statuses import Statuses
 
 if TYPE_CHECKING:
     from ..container import Container
@@ -67,8 +68,8 @@ def ps_command(
 ) -> None:
     """List containers, the newest first.
 
-    --json: array of {id, name, image, image_names, driver, created}, with -s also {size_rw,
-    size_virtual, size_on_disk}.
+    --json: array of {id, name, image, image_names, driver, created, status, exit_code}, with -s
+    also {size_rw, size_virtual, size_on_disk}.
     """
     shed = session.shed
     containers = shed.containers()
@@ -88,8 +89,9 @@ def ps_command(
         if sizes:
             virtual = {image.id: image.size for image in transaction.images()}
     usages = {one.id: one.usage() for one in containers} if sizes else {}
+    statuses = Statuses(shed)
     if session.json:
-        print_json([_fields(one, names, usages, virtual) for one in containers])
+        print_json([_fields(one, names, usages, virtual, statuses) for one in containers])
         return
     now = time.time()
     ages: dict[int, str] = {}  # of a batch of 10,000 all have one
@@ -98,6 +100,7 @@ def ps_command(
         "IMAGE",
         "DRIVER",
         "CREATED",
+        "STATUS",
         "NAMES",
         *(("SIZE",) if sizes else ()),
     )
@@ -111,6 +114,7 @@ def ps_command(
             _image(one, names, no_trunc),
             one.driver,
             ages[created],
+            statuses.text(one.id, now),
             one.name,
         )
         if sizes:
@@ -135,6 +139,7 @@ def _fields(
     names: dict[str, list[str]],
     usages: dict[str, Usage],
     virtual: dict[str, int],
+    statuses: Statuses,
 ) -> dict[str, object]:
     fields: dict[str, object] = {
         "id": container.id,
@@ -143,6 +148,7 @@ def _fields(
         "image_names": names.get(container.image_id, []),
         "driver": container.driver,
         "created": rfc3339(container.created_ns),
+        **statuses.fields(container.id),
     }
     usage = usages.get(container.id)
     if usage is not None:

@@ -46,7 +46,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx is not None else "cowshed"
         hint = f"; see '{where} --help'"
-        return _flat(error.format_message()).rstrip(".") + hint, 2
+        return _flat(error.format_message()).rstrip(".") + hint, error.exit_code
     if isinstance(error, click.ClickException):
         return _flat(error.format_message()), error.exit_code
     if isinstance(error, OSError):

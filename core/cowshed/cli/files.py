@@ -165,7 +165,7 @@ def _copy_out(
             else:
                 copy_out(tree, path, destination, archive=archive, follow=follow, warn=warn)
 
-    shed.run("cp", {"container": container.id, "path": path, "target": destination}, run)
+    shed.operate("cp", {"container": container.id, "path": path, "target": destination}, run)
 
 
 def _write_tar(tree: Tree, path: str, follow: bool) -> None:
@@ -190,7 +190,7 @@ def _copy_in(shed: Shed, source: str, name: str, path: str, archive: bool, follo
             else:
                 copy_in(tree, source, path, archive=archive, follow=follow, warn=warn)
 
-    shed.run("cp", {"container": container.id, "path": path, "source": source}, run)
+    shed.operate("cp", {"container": container.id, "path": path, "source": source}, run)
 
 
 def _tar_output() -> BinaryIO:

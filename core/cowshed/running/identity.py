@@ -1,0 +1,93 @@
+"""Identity: which users a container's users are on the host.
+
+Root's containers use the host's numbers. An ordinary user's live in a user namespace: their root is
+the user, and where subordinate IDs are set up (subuid(5)), their other users are those.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+    """``size`` IDs from ``container`` on are those from ``host`` on."""
+
+    container: int
+    host: int
+    size: int
+
+
+class Identity(NamedTuple):
+    """The maps of a user namespace."""
+
+    users: tuple[Range, ...]
+    groups: tuple[Range, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether there is but one user, and its group, so that no group can be set."""
+        return len(self.users) == 1 or len(self.groups) == 1
+
+    def has(self, uid: int, gid: int) -> bool:
+        """Say whether a process can run as that user and group."""
+        return _covers(self.users, uid) and _covers(self.groups, gid)
+
+    def only_own(self) -> Identity:
+        """Return the same with nobody but the user."""
+        return Identity(self.users[:1], self.groups[:1])
+
+
+def find_identity() -> Identity | None:
+    """Return the maps for this process's containers; None: it is root and needs none."""
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        return None
+    users, groups = (Range(0, user, 1),), (Range(0, group, 1),)
+    if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
+        return Identity(users, groups)
+    more_users, more_groups = _subordinate("/etc/subuid", user), _subordinate("/etc/subgid", user)
+    if not more_users or not more_groups:
+        return Identity(users, groups)
+    return Identity(users + more_users, groups + more_groups)
+
+
+def in_user_namespace() -> bool:
+    """Say whether this process's numbers for users aren't the host's (user_namespaces(7))."""
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False
+
+
+def _covers(ranges: tuple[Range, ...], id: int) -> bool:
+    return any(one.container <= id < one.container + one.size for one in ranges)
+
+
+def _subordinate(path: str, user: int) -> tuple[Range, ...]:
+    """Return the ranges that a file of subuid(5)'s form gives ``user``, by number or name."""
+    names = {str(user), _name(user)}
+    found: list[Range] = []
+    first = 1
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                owner, _, rest = line.strip().partition(":")
+                start, _, count = rest.partition(":")
+                if owner in names and start.isdigit() and count.isdigit() and int(count):
+                    found.append(Range(first, int(start), int(count)))
+                    first += int(count)
+    except OSError:
+        return ()
+    return tuple(found)
+
+
+def _name(user: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return ""

@@ -1,0 +1,204 @@
+"""Process: what the image's config and the options come to, as Docker puts them together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from typing import cast
+
+import attrs
+
+from ..errors import CowshedError, StoreError, UsageError
+from .options import Options, require_clean
+from .rootfs import Rootfs
+from .users import User, find_user
+
+#: Where programs are looked for if neither image nor options say.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+_SCRIPT_LINE = 256
+
+
+class CommandError(CowshedError):
+    """The command isn't there (127) or can't be executed (126)."""
+
+    def __init__(self, command: str, why: str, status: int) -> None:
+        super().__init__(f"{command}: {why}")
+        self.exit_status = status
+
+
+@attrs.frozen(kw_only=True)
+class Process:
+    """One process to be, everything decided."""
+
+    arguments: tuple[str, ...]
+    environment: tuple[str, ...]
+    #: Without any link on the way.
+    directory: str
+    user: User
+    terminal: bool = False
+
+
+def make_process(
+    root: Rootfs, config: Mapping[str, object], options: Options, hostname: str
+) -> Process:
+    """Decide what runs.
+
+    Raises:
+        UsageError: there is no command, or a directory that isn't absolute.
+        StoreError: no such user.
+        CommandError: the command isn't there or can't be executed.
+    """
+    arguments = _arguments(config, options)
+    user = find_user(root, _text(config.get("User")) if options.user is None else options.user)
+    environment = _environment(config, options, hostname, user)
+    directory = options.directory or _text(config.get("WorkingDir")) or "/"
+    if not directory.startswith("/"):
+        raise UsageError(f"the working directory must be absolute, not {directory!r}")
+    where, mode = resolved(root, directory)
+    if mode is not None and not stat.S_ISDIR(mode):
+        raise StoreError(f"working directory {directory} is no directory in the container")
+    if where.split("/")[0] in ("proc", "dev", "sys"):
+        # What a runtime has open there is the host's (CVE-2024-21626).
+        raise StoreError(f"working directory {directory} leads to /{where}; choose another, by -w")
+    process = Process(
+        arguments=arguments,
+        environment=tuple(f"{name}={value}" for name, value in environment.items()),
+        directory="/" + where,
+        user=user,
+        terminal=options.terminal,
+    )
+    require_clean((*process.arguments, *process.environment), "the command or environment")
+    return process
+
+
+def resolved(root: Rootfs, path: str) -> tuple[str, int | None]:
+    """Return where ``path`` leads in the container; see ``Rootfs.resolve``.
+
+    Raises:
+        StoreError: it leads nowhere.
+    """
+    try:
+        return root.resolve(path)
+    except OSError as error:
+        raise StoreError(f"{path} in the container: {error.strerror}") from None
+
+
+def make_directory(root: Rootfs, process: Process) -> None:
+    """Make the working directory if it is missing, as Docker does: it is the container's."""
+    from .stubs import make
+
+    make(root, process.directory.lstrip("/"), directory=True)
+
+
+def _arguments(config: Mapping[str, object], options: Options) -> tuple[str, ...]:
+    entrypoint = _words(config.get("Entrypoint"))
+    command = _words(config.get("Cmd"))
+    if options.entrypoint is not None:
+        entrypoint = tuple(word for word in options.entrypoint if word)
+        command = ()
+    arguments = (*entrypoint, *(options.command or command))
+    if not arguments:
+        raise UsageError("the image says no command; give one")
+    if not arguments[0]:
+        raise UsageError("the command is empty")
+    return arguments
+
+
+def _environment(
+    config: Mapping[str, object], options: Options, hostname: str, user: User
+) -> dict[str, str]:
+    found = {"PATH": PATH, "HOSTNAME": hostname}
+    if options.terminal:
+        found["TERM"] = "xterm"
+    for text in _words(config.get("Env")):
+        name, equals, value = text.partition("=")
+        if name and equals:
+            found[name] = value
+    for name, wanted in options.environment.items():
+        if wanted is None:
+            found.pop(name, None)
+        else:
+            found[name] = wanted
+    found.setdefault("HOME", user.home)
+    return found
+
+
+def _words(value: object) -> tuple[str, ...]:
+    """Read a list of an image's config, which once was allowed to be a single string."""
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if isinstance(value, list):
+        return tuple(word for word in cast("list[object]", value) if isinstance(word, str))
+    return ()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+# -- can it be executed? -------------------------------------------------------------------------
+
+
+def require_executable(root: Rootfs, process: Process, volumes: tuple[str, ...] = ()) -> None:
+    """Refuse what the kernel would refuse, before anything is started.
+
+    What lies in volumes, whose paths in the container are given, only the runtime can see.
+
+    Raises:
+        CommandError: it isn't there or can't be executed.
+    """
+    command = process.arguments[0]
+    if "/" in command:
+        candidates = [os.path.join(process.directory, command)]
+    else:
+        path = next((one[5:] for one in process.environment if one.startswith("PATH=")), PATH)
+        candidates = [
+            os.path.join(process.directory, directory, command) for directory in path.split(":")
+        ]
+    best: CommandError | None = None
+    for candidate in candidates:
+        try:
+            where, mode = root.resolve(candidate)
+        except OSError as error:
+            why = os.strerror(error.errno or errno.ENOENT)
+            best = best or CommandError(command, why, NOT_FOUND)
+            continue
+        if any(f"/{where}/".startswith(f"{volume}/") for volume in volumes) or where.startswith(
+            ("proc/", "dev/", "sys/")
+        ):
+            return
+        if mode is None:
+            continue
+        if stat.S_ISREG(mode) and mode & 0o111:
+            _require_interpreter(root, command, where)
+            return
+        why = "is a directory" if stat.S_ISDIR(mode) else "permission denied"
+        best = CommandError(command, why, NOT_EXECUTABLE)
+    if best is not None:
+        raise best
+    why = "no such file in the container" if "/" in command else "not found in $PATH"
+    raise CommandError(command, why, NOT_FOUND)
+
+
+def _require_interpreter(root: Rootfs, command: str, path: str) -> None:
+    """Refuse a script whose interpreter is missing: the kernel's ENOENT names the script."""
+    try:
+        first = root.read_start(path, _SCRIPT_LINE)
+    except OSError:
+        return
+    if not first.startswith(b"#!"):
+        return
+    words = first[2:].split(b"\n")[0].split()
+    if not words:
+        return
+    name = os.fsdecode(words[0])
+    try:
+        _, mode = root.resolve(name)
+    except OSError:
+        mode = None
+    if mode is None:
+        raise CommandError(command, f"its interpreter {name} isn't in the container", NOT_FOUND)

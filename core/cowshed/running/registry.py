@@ -1,0 +1,114 @@
+"""Registry: which containers ran or run, and what a run has left to clear away.
+
+    ROOT/running/CONTAINER/state.json    this record
+    ROOT/running/CONTAINER/pid           number of the container's first process, once it exists
+    ROOT/running/CONTAINER/config.json … the bundle (see ``spec``)
+
+Whoever runs a container holds the lock ``running:ID``, which a killed process drops. If that was
+``cowshed run`` itself and the runtime outlived it, the process in ``pid`` tells that the container
+still runs: its start agrees with the file's time.
+
+Light: ``cowshed ps`` reads this, one small file for each container that ever ran.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+STATE, PID = "state.json", "pid"
+
+#: Seconds between a process's start and the file that names it, at most. On a machine that swaps it
+#: was one; a number that was given to another process meanwhile is older news by far.
+_LATE = 10.0
+
+
+class State(NamedTuple):
+    """One container's last run."""
+
+    started_ns: int
+    runtime: str = ""
+    #: The process that runs it: ours, not the container's. For messages.
+    supervisor: int = 0
+    #: Mount points that were made for the run; see ``stubs``.
+    stubs: tuple[str, ...] = ()
+    finished_ns: int = 0
+    #: Exit status as Docker's; None while it runs.
+    status: int | None = None
+    #: Whether the record is of a bundle that was handed to somebody else.
+    bundle: str = ""
+
+
+class Registry:
+    """The records below ``root``, which is made when it is needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def home(self, container: str) -> Path:
+        """Return the directory of one container's run."""
+        return self.root / container
+
+    def any(self) -> bool:
+        """Say whether anything ever ran, in one call."""
+        return self.root.exists()
+
+    def containers(self) -> list[str]:
+        """Return the containers that have a record."""
+        try:
+            return sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return []
+
+    def read(self, container: str) -> State | None:
+        """Return a record; None: there is none, or it can't be read."""
+        try:
+            with open(self.root / container / STATE, "rb") as file:
+                found: dict[str, Any] = json.loads(file.read())
+            found["stubs"] = tuple(found["stubs"])
+            return State(**found)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, container: str, state: State) -> None:
+        """Write a record, in place of the one there was."""
+        home = self.home(container)
+        if not home.is_dir():
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            home.mkdir(mode=0o700, exist_ok=True)
+        aside = home / f"{STATE}.new"  # who runs it is alone
+        with open(aside, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
+            json.dump(state._asdict(), file)
+        os.rename(aside, home / STATE)
+
+    def forget(self, container: str) -> None:
+        """Remove a record and all that belongs to it."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.home(container))
+
+    def process(self, container: str) -> int | None:
+        """Return the number of the container's first process, if it lives."""
+        path = self.home(container) / PID
+        try:
+            text = path.read_bytes()
+            pid, written = int(text), path.stat().st_mtime
+            started = _start_of(pid)
+        except (OSError, ValueError, IndexError):
+            return None
+        return pid if started is not None and abs(written - started) < _LATE else None
+
+
+def _start_of(pid: int) -> float | None:
+    """Return when a process was started, in seconds since the epoch; None: it has ended."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    with open("/proc/stat", "rb") as file:
+        boot = next(line for line in file if line.startswith(b"btime "))
+    return int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,485 @@
+"""Runs: processes in containers, from the image's config to the exit status.
+
+A container runs at most once at a time: its first process, and beside that any number by ``exec``.
+The steps of a run: the container is mounted; what isn't there to mount over is made, and noted
+before; the bundle is written; a runtime starts it; the end is noted; what was made is taken away.
+Killed in between, the next look at the container does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..entry import parent_of
+from ..errors import BusyError, CowshedError, InUseError, NotFoundError, StoreError
+from ..records import ContainerRecord
+from . import stubs
+from .registry import Registry, State
+
+if TYPE_CHECKING:
+    from ..container import Container
+    from ..entry import Change, Entry
+    from ..locking import Lock
+    from ..shed import Shed
+    from .identity import Identity
+    from .options import Options
+    from .process import Process
+    from .rootfs import Rootfs
+    from .runtimes import Bundle, Runtime
+    from .supervising import Ended, Signals, Streams
+
+#: Seconds that ``exec`` waits for a container that is just being started, and a pause.
+_STARTING, _PAUSE = 10.0, 0.01
+#: Seconds to wait for a container that was killed.
+_ENDING = 10.0
+
+
+class Runs:
+    """What ``Container`` and ``Shed`` do with processes."""
+
+    def __init__(self, shed: Shed) -> None:
+        self._shed = shed
+        self.registry = Registry(shed.home.root / "running")
+
+    # -- running --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        container: Container,
+        options: Options,
+        streams: Streams,
+        signals: Signals | None = None,
+    ) -> Ended:
+        """Run a container's first process until it ends."""
+        with self._alone(container):
+            self._settle(container.record)
+            with container.mounted() as path:
+                return self._run(container, options, streams, signals, str(path))
+
+    def _run(
+        self,
+        container: Container,
+        options: Options,
+        streams: Streams,
+        signals: Signals | None,
+        path: str,
+    ) -> Ended:
+        from .rootfs import Rootfs
+        from .supervising import supervise
+
+        with Rootfs(os.path.realpath(path)) as root:
+            home = self.registry.home(container.id)
+            runtime, identity = self._choose(options)
+            state = State(time.time_ns(), runtime.name, os.getpid())
+            with self._prepared(container, root, options, identity, home, state) as bundle:
+                status = None
+                try:
+                    bundle.write()
+                    ended = supervise(
+                        runtime.run(bundle),
+                        streams,
+                        terminal=bool(bundle.process["terminal"]),
+                        signals=signals,
+                    )
+                    status = ended.status
+                    if status:
+                        runtime.check(bundle, status)
+                    return ended
+                except CowshedError as error:
+                    status = error.exit_status if error.exit_status > 2 else 125
+                    raise
+                finally:
+                    if signals is not None:
+                        signals.over()
+                    runtime.clear(bundle)
+                    self._ended(container.id, status)
+
+    @contextmanager
+    def _prepared(
+        self,
+        container: Container,
+        root: Rootfs,
+        options: Options,
+        identity: Identity | None,
+        home: Path,
+        state: State,
+    ) -> Generator[Bundle]:
+        """Make the bundle, and the stubs as long as it is used."""
+        from .process import make_directory, make_process, require_executable
+        from .runtimes import Bundle
+        from .spec import find_places, make_spec, write_etc
+
+        hostname = options.hostname or container.id[:12]
+        process = make_process(root, container.image_config(), options, hostname)
+        _require_mapped(process, identity)
+        places = find_places(root, options.volumes)
+        require_executable(root, process, tuple(one.target for one in places.volumes))
+        missing = tuple(_missing(root, places.missing))
+        self.registry.write(container.id, state._replace(stubs=missing))
+        try:
+            for place, directory in places.missing:
+                stubs.make(root, place, directory=directory)
+            if not options.read_only:
+                make_directory(root, process)
+            write_etc(os.fspath(home), hostname, options.network)
+            yield Bundle(
+                id=container.id,
+                directory=home,
+                spec=make_spec(
+                    root=root.path,
+                    process=process,
+                    places=places,
+                    bundle=os.fspath(home),
+                    hostname=hostname,
+                    read_only=options.read_only,
+                    network=options.network,
+                    identity=identity,
+                    annotations={"org.opencontainers.image.ref.name": container.name},
+                ),
+            )
+        finally:
+            stubs.clear(root, missing)
+
+    def _choose(self, options: Options) -> tuple[Runtime, Identity | None]:
+        from .choosing import BUBBLEWRAP, choose
+        from .identity import find_identity
+
+        identity = find_identity()
+        asked = options.runtime or self._shed.config["run"].get("runtime")
+
+        def unsuited(name: str) -> str | None:
+            other = (options.user or "0") not in ("0", "root", "0:0", "root:root")
+            if name == BUBBLEWRAP and identity is None and other:
+                return "bubblewrap can't start a process as another user than root"
+            return None
+
+        runtime = choose(asked, self.registry.root, identity, unsuited)
+        if runtime.name == BUBBLEWRAP and identity is not None:
+            identity = identity.only_own()
+        return runtime, identity
+
+    def _ended(self, container: str, status: int | None) -> None:
+        state = self.registry.read(container)
+        if state is not None:
+            state = state._replace(
+                finished_ns=time.time_ns(), status=137 if status is None else status, stubs=()
+            )
+            self.registry.write(container, state)
+
+    # -- one more process -----------------------------------------------------------------------
+
+    def exec(
+        self,
+        container: Container,
+        options: Options,
+        streams: Streams,
+        signals: Signals | None = None,
+    ) -> Ended:
+        """Run a process in a container that runs, else as its first one."""
+        deadline = time.monotonic() + _STARTING
+        while True:
+            pid = self.registry.process(container.id)
+            if pid is not None:
+                return self._join(container, options, streams, signals, pid)
+            try:
+                return self.run(container, options, streams, signals)
+            except _RunningError:
+                # It is being started, or has just ended.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+
+    def _join(
+        self,
+        container: Container,
+        options: Options,
+        streams: Streams,
+        signals: Signals | None,
+        pid: int,
+    ) -> Ended:
+        import json
+
+        from .choosing import make
+        from .identity import find_identity
+        from .process import make_process, require_executable
+        from .rootfs import Rootfs
+        from .runtimes import BUNDLED, Bundle
+        from .spec import process_spec
+        from .supervising import supervise
+
+        home = self.registry.home(container.id)
+        state = self.registry.read(container.id)
+        if state is None:
+            raise NotFoundError("running container", container.name)
+        spec: dict[str, Any] = json.loads((home / BUNDLED).read_bytes())
+        bundle = Bundle(id=container.id, directory=home, spec=spec)
+        # What the process will see, volumes and all; its root is where the kernel says it is.
+        config = dict(container.image_config())
+        config["Env"] = spec["process"]["env"]
+        with Rootfs(f"/proc/{pid}/root") as root:
+            process = make_process(root, config, options, str(spec["hostname"]))
+            require_executable(root, process)
+        runtime = make(state.runtime, self.registry.root, find_identity())
+        wanted = process_spec(process)
+        bundle = attrs.evolve(bundle, spec={**spec, "process": wanted})
+        ended = supervise(
+            runtime.exec(bundle, wanted), streams, terminal=process.terminal, signals=signals
+        )
+        if ended.status:
+            runtime.check(bundle, ended.status)
+        return ended
+
+    # -- for others -----------------------------------------------------------------------------
+
+    def bundle(self, container: Container, directory: Path, options: Options) -> Path:
+        """See ``Container.bundle``."""
+        import json
+
+        from .identity import find_identity
+        from .rootfs import Rootfs
+
+        with self._alone(container):
+            self._settle(container.record)
+            _require_empty(directory)
+            directory = directory.resolve()
+            identity = find_identity()
+            path = self._mount_for_bundle(container, directory, identity)
+            made = False
+            try:
+                with Rootfs(os.path.realpath(path)) as root:
+                    state = State(time.time_ns(), bundle=os.fspath(directory))
+                    prepared = self._prepared(container, root, options, identity, directory, state)
+                    with prepared as bundle:
+                        spec = dict(bundle.spec)
+                        if path.parent == directory:
+                            spec["root"] = {**spec["root"], "path": path.name}
+                        text = json.dumps(spec, ensure_ascii=False, indent=2)
+                        (directory / "config.json").write_text(text + "\n", "utf-8")
+                        made = True
+                self.registry.forget(container.id)
+            finally:
+                if not made:
+                    with suppress(CowshedError):
+                        container.unmount()
+            return directory
+
+    def _mount_for_bundle(
+        self, container: Container, directory: Path, identity: Identity | None
+    ) -> Path:
+        rootfs = directory / "rootfs"
+        if identity is not None:
+            return container.mount()  # who isn't root can't mount it there
+        rootfs.mkdir()
+        try:
+            return container.mount(rootfs)
+        except BaseException:
+            rootfs.rmdir()
+            raise
+
+    # -- who runs -------------------------------------------------------------------------------
+
+    def running(self, container: str) -> bool:
+        """Say whether a container's first process exists, or is about to."""
+        state = self.registry.read(container)
+        if state is None or state.status is not None or state.bundle:
+            return False
+        lock = self._shed.locks.attempt(_key(container))
+        if lock is None:
+            return True
+        lock.release()
+        return self.registry.process(container) is not None
+
+    def state(self, container: str) -> State | None:
+        """Return a container's last run; None: it never ran."""
+        return self.registry.read(container) if self.registry.any() else None
+
+    def require_stopped(self, records: Iterable[ContainerRecord], *, force: bool) -> None:
+        """Refuse to remove what runs, or kill it by force.
+
+        Raises:
+            InUseError: names the process that runs it.
+        """
+        if not self.registry.any():
+            return
+        for record in records:
+            if not self.running(record.id):
+                continue
+            if not force:
+                raise InUseError(
+                    f"container {record.name} is running{self._by(record.id)}; end that first, "
+                    "or use --force"
+                )
+            self._kill(record)
+
+    def _kill(self, record: ContainerRecord) -> None:
+        import signal
+
+        deadline = time.monotonic() + _ENDING
+        while self.running(record.id):
+            pid = self.registry.process(record.id)
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise BusyError(f"container {record.name} was killed and doesn't end; try again")
+            time.sleep(_PAUSE)
+
+    def forget(self, containers: Iterable[str]) -> None:
+        """Remove what is known of containers that are gone."""
+        if self.registry.any():
+            for container in containers:
+                self.registry.forget(container)
+
+    def _by(self, container: str) -> str:
+        state = self.registry.read(container)
+        if state is None or not os.path.exists(f"/proc/{state.supervisor}"):
+            return ""
+        return f" (by process {state.supervisor})"
+
+    @contextmanager
+    def _alone(self, container: Container) -> Generator[Lock]:
+        lock = self._shed.locks.attempt(_key(container.id))
+        if lock is None:
+            raise _RunningError(
+                f"container {container.name} is running{self._by(container.id)}; wait for that, "
+                "or use exec for one more process in it"
+            )
+        with lock:
+            if self.registry.process(container.id) is not None:
+                raise _RunningError(
+                    f"container {container.name} is running; its 'cowshed run' was killed, "
+                    f"'cowshed rm --force {container.name}' ends it"
+                )
+            yield lock
+
+    # -- before somebody looks ------------------------------------------------------------------
+
+    def settle(self, records: Iterable[ContainerRecord]) -> None:
+        """Clear away what a killed run left in containers."""
+        if not self.registry.any():
+            return
+        for record in records:
+            state = self.registry.read(record.id)
+            if state is None or not (state.stubs or state.status is None):
+                continue
+            lock = self._shed.locks.attempt(_key(record.id))
+            if lock is not None:
+                with lock:
+                    self._settle(record)
+
+    def _settle(self, record: ContainerRecord) -> None:
+        """Do it for one that nobody else runs just now."""
+        state = self.registry.read(record.id)
+        if state is None or (state.status is not None and not state.stubs):
+            return
+        if state.bundle or self.registry.process(record.id) is not None:
+            return
+        if state.stubs and not self._shed.read_only:
+            from .rootfs import Rootfs
+
+            with (
+                self._shed.mounting.mounted(record, read_only=False) as path,
+                Rootfs(os.path.realpath(path)) as root,
+            ):
+                stubs.clear(root, state.stubs)
+        self._ended(record.id, None)
+
+    def shown(self, record: ContainerRecord, changes: Iterable[Change]) -> Iterator[Change]:
+        """Leave out of a container's changes what is there for a run only."""
+        hidden = self.hidden(record)
+        if not hidden:
+            yield from changes
+            return
+        with ExitStack() as stack:
+            below = None
+            if record.chain:
+                driver = self._shed.driver(record.driver)
+                below = stack.enter_context(driver.tree(record.chain))
+
+            def look(path: str) -> Entry | None:
+                try:
+                    return None if below is None else below.stat(path)
+                except (FileNotFoundError, NotADirectoryError):
+                    return None
+
+            yield from stubs.without(changes, hidden, look)
+
+    def hidden(self, record: ContainerRecord) -> frozenset[str]:
+        """Return the paths in a container that are there for a run only."""
+        state = self.registry.read(record.id) if self.registry.any() else None
+        if state is None or not state.stubs:
+            return frozenset()
+        with self._shed.driver(record.driver).tree(record.id) as tree:
+            return stubs.present(tree, state.stubs)
+
+    def clear_fork(self, record: ContainerRecord, driver: str, fork: str) -> None:
+        """Take out of a fork what its origin has for a run only."""
+        state = self.registry.read(record.id) if self.registry.any() else None
+        if state is None or not state.stubs:
+            return
+        with self._shed.driver(driver).tree(fork, writable=True) as tree:
+            gone = stubs.present(tree, state.stubs)
+            for path in reversed(state.stubs):
+                if path in gone:
+                    above = parent_of(path)
+                    kept = tree.stat(above).mtime_ns
+                    tree.remove_tree(path)
+                    tree.utime(above, kept)
+
+    def sweep(self) -> None:
+        """Forget containers that are gone."""
+        for container in self.registry.containers():
+            if len(container) != 64:
+                continue
+            with self._shed.catalog.read() as transaction:
+                record = transaction.container(container)
+            if record is not None:
+                self.settle([record])
+            elif self._shed.locks.attempt(_key(container)) is not None:
+                self.registry.forget(container)
+
+
+class _RunningError(InUseError):
+    """The container runs already."""
+
+
+def _key(container: str) -> str:
+    return f"running:{container}"
+
+
+def _missing(root: Rootfs, places: Sequence[tuple[str, bool]]) -> Iterator[str]:
+    """Yield every path that has to be made for ``places``, parents first."""
+    seen: set[str] = set()
+    for place, _ in places:
+        parts = place.split("/")
+        for depth in range(1, len(parts) + 1):
+            here = "/".join(parts[:depth])
+            if here not in seen and root.resolve(here)[1] is None:
+                seen.add(here)
+                yield here
+
+
+def _require_mapped(process: Process, identity: Identity | None) -> None:
+    user = process.user
+    if identity is not None and not identity.has(user.uid, user.gid):
+        raise StoreError(
+            f"user {user.uid}:{user.gid} can't be had here without subordinate IDs; set them up in "
+            "/etc/subuid and /etc/subgid and install newuidmap (package uidmap), or run as root"
+        )
+
+
+def _require_empty(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        strangers = os.listdir(directory)
+    except OSError as error:
+        raise StoreError(f"{directory} can't be a bundle: {error.strerror}") from None
+    if strangers:
+        raise StoreError(f"{directory} isn't empty; write the bundle into an empty directory")

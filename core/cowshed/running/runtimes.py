@@ -1,0 +1,434 @@
+"""Runtimes: what starts a bundle's process, each behind the same few questions.
+
+crun, runc, youki    OCI runtimes: they get the bundle
+bubblewrap           gets the bundle as arguments; only ever as the container's root, or as one
+                     user of an ordinary user's
+plain                our own launcher (``inside``): namespaces, mounts, a new root
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import attrs
+
+from ..errors import StoreError, UsageError
+from . import security
+from .identity import Identity
+from .process import CommandError
+from .registry import PID
+from .supervising import Launch
+
+BUNDLED = "config.json"
+FAILED = 125
+
+
+@attrs.frozen(kw_only=True)
+class Bundle:
+    """A bundle in its directory."""
+
+    id: str
+    directory: Path
+    spec: Mapping[str, Any]
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """Its process."""
+        found: Mapping[str, Any] = self.spec["process"]
+        return found
+
+    @property
+    def uses_user_namespace(self) -> bool:
+        """Whether it is an ordinary user's."""
+        return "uidMappings" in self.spec["linux"]
+
+    def write(self) -> None:
+        """Write its config.json.
+
+        Raises:
+            UsageError: text that isn't Unicode, which JSON can't say.
+        """
+        try:
+            data = json.dumps(self.spec, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise UsageError("the command and environment must be valid UTF-8") from None
+        (self.directory / BUNDLED).write_bytes(data)
+        (self.directory / PID).unlink(missing_ok=True)
+
+    def pid(self) -> int | None:
+        """Return its first process, once there is one."""
+        try:
+            return int((self.directory / PID).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def note_pid(self, pid: int) -> None:
+        """Remember its first process."""
+        (self.directory / PID).write_text(str(pid))
+
+
+class Runtime(Protocol):
+    """Starts processes."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, bundle: Bundle) -> Launch:
+        """Start the bundle's process as a container's first."""
+        ...
+
+    def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
+        """Start one more in the container that runs."""
+        ...
+
+    def check(self, bundle: Bundle, status: int) -> None:
+        """Tell a failure of the runtime from one of the process.
+
+        Raises:
+            StoreError, CommandError: the process never ran.
+        """
+
+    def clear(self, bundle: Bundle) -> None:
+        """Take away what the runtime keeps of a container that has ended, or kill it."""
+
+
+# -- OCI runtimes ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class OciRuntime:
+    """crun, runc or youki."""
+
+    name: str
+    path: str
+    #: Where it keeps its containers.
+    state: Path
+
+    def _command(self, bundle: Bundle, verb: str, *arguments: str) -> list[str]:
+        log = bundle.directory / f"{verb}.log"
+        log.unlink(missing_ok=True)
+        own = ["--cgroup-manager=disabled"] if self.name == "crun" else []
+        where = ["--root", os.fspath(self.state), "--log", os.fspath(log), "--log-format", "json"]
+        return [self.path, *own, *where, verb, *arguments]
+
+    def run(self, bundle: Bundle) -> Launch:
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        pid_file = bundle.directory / PID
+        command = self._command(
+            bundle,
+            "run",
+            "--bundle", os.fspath(bundle.directory),
+            "--pid-file", os.fspath(pid_file),
+            _name(bundle),
+        )  # fmt: skip
+        return Launch(command=command, forward=_to_runtime)
+
+    def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
+        path = bundle.directory / f"process-{os.urandom(4).hex()}.json"
+        path.write_text(json.dumps(process))
+        command = self._command(bundle, "exec", "--process", os.fspath(path), _name(bundle))
+        return Launch(command=command, forward=_to_runtime)
+
+    def check(self, bundle: Bundle, status: int) -> None:
+        said = _errors(bundle.directory / "run.log")
+        if not said:
+            return
+        text = said[-1]
+        command = str(bundle.process["args"][0])
+        if "no such file" in text.lower() or "not found" in text.lower():
+            if command in text:
+                raise CommandError(command, "no such file in the container", 127)
+        elif "permission denied" in text.lower() or "exec format error" in text.lower():
+            why = "exec format error" if "format" in text.lower() else "permission denied"
+            if "exec" in text.lower():
+                raise CommandError(command, why, 126)
+        raise StoreError(f"{self.name}: {text}")
+
+    def clear(self, bundle: Bundle) -> None:
+        if (self.state / _name(bundle)).exists():
+            subprocess.run(
+                self._command(bundle, "delete", "--force", _name(bundle)),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+
+
+def _name(bundle: Bundle) -> str:
+    return bundle.id
+
+
+def _to_runtime(process: subprocess.Popen[bytes], number: int) -> None:
+    # It passes on what it gets; what kills it would leave the container.
+    process.send_signal(number)
+
+
+def _errors(path: Path) -> list[str]:
+    found: list[str] = []
+    with suppress(OSError):
+        for line in path.read_text("utf-8", "replace").splitlines():
+            with suppress(ValueError, AttributeError):
+                entry = json.loads(line)
+                if entry.get("level") in ("error", "fatal"):
+                    found.append(str(entry.get("msg", "")))
+    return found
+
+
+# -- processes that we start and know ourselves ----------------------------------------------------
+
+
+def _pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def _descriptor_of(data: bytes) -> int:
+    """Return a descriptor that ``data`` can be read from."""
+    descriptor = os.memfd_create("cowshed", os.MFD_CLOEXEC)
+    os.write(descriptor, data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+class _Status:
+    """What a launcher says of its process."""
+
+    def __init__(self, note: Callable[[int], None]) -> None:
+        self._note = note
+        self.read_end, self.write_end = _pipe()
+        self.pid: int | None = None
+        self.error = ""
+        self.code = FAILED
+        self._file: IO[bytes] | None = None
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._file is not None:
+            self._file.close()
+
+    def follow(self, key: str) -> None:
+        """Read until the process runs, or couldn't be started."""
+        # bubblewrap has more to say when it ends, and would take offence if nobody listened.
+        self._file = os.fdopen(self.read_end, "rb")
+        for line in self._file:
+            said = json.loads(line)
+            if key in said:
+                self.pid = said[key]
+                self._note(said[key])
+                if key != "pid":
+                    return
+            if "error" in said:
+                self.error, self.code = said["error"], said["status"]
+
+    def forward(self, process: subprocess.Popen[bytes], number: int) -> None:
+        """Send a signal to the process, or end a launcher that hasn't one yet."""
+        if self.pid is not None:
+            os.kill(self.pid, number)
+        elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+            process.kill()
+
+
+@attrs.define
+class Plain:
+    """Our own launcher."""
+
+    identity: Identity | None = None
+    name: str = "plain"
+    _last: _Status | None = None
+
+    def run(self, bundle: Bundle) -> Launch:
+        return self._launch(bundle, dict(bundle.spec), bundle.note_pid, self.identity)
+
+    def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
+        return join(self, bundle, process)
+
+    def _launch(
+        self,
+        bundle: Bundle,
+        config: dict[str, Any],
+        note: Callable[[int], None],
+        identity: Identity | None,
+    ) -> Launch:
+        config["single"] = identity is not None and identity.single
+        program = security.seccomp_program(os.uname().machine)
+        self._last = status = _Status(note)
+        given = [_descriptor_of(json.dumps(config).encode()), status.write_end]
+        given.append(-1 if program is None else _descriptor_of(program))
+        ready = go = -1
+        if identity is not None:
+            (ready, ready_in), (go_out, go) = _pipe(), _pipe()
+            given += [ready_in, go_out]
+        else:
+            given += [-1, -1]
+
+        def started() -> None:
+            if identity is not None:
+                _map(ready, go, identity)
+            status.follow("pid")
+
+        return Launch(
+            command=[sys.executable, "-I", "-S", _INSIDE, *map(str, given)],
+            descriptors=tuple(one for one in given if one >= 0),
+            started=started,
+            forward=status.forward,
+            environment={"PYTHONDONTWRITEBYTECODE": "1"},
+        )
+
+    def check(self, bundle: Bundle, status: int) -> None:
+        failed(self._last, bundle.process)
+
+    def clear(self, bundle: Bundle) -> None:
+        if self._last is not None:
+            self._last.close()
+
+
+_INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inside.py")
+
+
+def failed(status: _Status | None, process: Mapping[str, Any]) -> None:
+    """Raise what a launcher said."""
+    if status is None or not status.error:
+        return
+    command = str(process["args"][0])
+    if status.code in (126, 127):
+        raise CommandError(command, status.error.removeprefix(f"{command}: "), status.code)
+    raise StoreError(f"can't start a process in the container: {status.error}")
+
+
+def join(plain: Plain, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
+    """Start a process in the namespaces of a container's first, whoever made them."""
+    config = {"join": bundle.pid(), "process": process}
+    launcher = attrs.evolve(plain, identity=None)
+    launch = launcher._launch(bundle, config, lambda pid: None, None)  # pyright: ignore[reportPrivateUsage]
+    plain._last = launcher._last  # pyright: ignore[reportPrivateUsage]
+    return launch
+
+
+def _map(ready: int, go: int, identity: Identity) -> None:
+    """Map a launcher's user namespace once it has made it."""
+    with os.fdopen(ready, "rb") as ready_file, os.fdopen(go, "wb") as go_file:
+        line = ready_file.readline()
+        if not line.strip():
+            return  # it says itself what went wrong
+        pid = line.strip().decode()
+        try:
+            if identity.single:
+                _write(pid, "setgroups", "deny")
+                for kind, ranges in (("uid", identity.users), ("gid", identity.groups)):
+                    _write(pid, f"{kind}_map", " ".join(map(str, ranges[0])))
+            else:
+                for tool, ranges in (("newuidmap", identity.users), ("newgidmap", identity.groups)):
+                    numbers = [str(number) for one in ranges for number in one]
+                    done = subprocess.run([tool, pid, *numbers], capture_output=True, check=False)
+                    if done.returncode:
+                        why = done.stderr.decode("utf-8", "replace").strip()
+                        raise StoreError(f"the user namespace can't be mapped: {why}")
+        except OSError as error:
+            raise StoreError(f"the user namespace can't be mapped: {error.strerror}") from None
+        go_file.write(b"\n")
+
+
+def _write(pid: str, name: str, text: str) -> None:
+    with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+        file.write(text)
+
+
+# -- bubblewrap ------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Bubblewrap:
+    """bwrap(1)."""
+
+    path: str
+    plain: Plain
+    name: str = "bubblewrap"
+    _status: _Status | None = None
+
+    def run(self, bundle: Bundle) -> Launch:
+        spec = bundle.spec
+        user = spec["process"]["user"]
+        if not bundle.uses_user_namespace and (user["uid"], user["gid"]) != (0, 0):
+            raise StoreError(
+                "bubblewrap can't start a process as another user than root; "
+                "choose another runtime, as --runtime plain"
+            )
+        self._status = status = _Status(bundle.note_pid)
+        descriptors = [status.write_end]
+        arguments = self._arguments(spec)
+        program = security.seccomp_program(os.uname().machine)
+        if program is not None:
+            descriptors.append(_descriptor_of(program))
+            arguments += ["--seccomp", str(descriptors[-1])]
+        arguments += ["--json-status-fd", str(status.write_end)]
+        return Launch(
+            command=[self.path, *arguments, "--", *spec["process"]["args"]],
+            descriptors=tuple(descriptors),
+            started=lambda: status.follow("child-pid"),
+            forward=status.forward,
+        )
+
+    def _arguments(self, spec: Mapping[str, Any]) -> list[str]:
+        process = spec["process"]
+        # As process 1 the command gets signals and children as it does with the others.
+        arguments = ["--die-with-parent", "--as-pid-1", "--unshare-pid", "--unshare-ipc"]
+        arguments += ["--unshare-uts", "--hostname", spec["hostname"]]
+        if any(one["type"] == "network" for one in spec["linux"]["namespaces"]):
+            arguments.append("--unshare-net")
+        if "uidMappings" in spec["linux"]:
+            user = process["user"]
+            arguments += ["--unshare-user", "--uid", str(user["uid"]), "--gid", str(user["gid"])]
+        arguments += ["--bind", spec["root"]["path"], "/"]
+        for one in spec["mounts"]:
+            arguments += _bubblewrap_mount(one)
+        for path in spec["linux"]["maskedPaths"]:
+            if os.path.isdir(path):
+                arguments += ["--tmpfs", path, "--remount-ro", path]
+            elif os.path.exists(path):
+                arguments += ["--ro-bind", "/dev/null", path]
+        for path in spec["linux"]["readonlyPaths"]:
+            arguments += ["--ro-bind-try", path, path]
+        if spec["root"]["readonly"]:
+            arguments += ["--remount-ro", "/"]
+        arguments += ["--cap-drop", "ALL"]
+        for capability in process["capabilities"]["effective"]:
+            arguments += ["--cap-add", capability]
+        arguments += ["--chdir", process["cwd"], "--clearenv"]
+        for text in process["env"]:
+            name, _, value = text.partition("=")
+            arguments += ["--setenv", name, value]
+        return arguments
+
+    def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
+        return join(self.plain, bundle, process)
+
+    def check(self, bundle: Bundle, status: int) -> None:
+        if self._status is None:
+            failed(self.plain._last, bundle.process)  # pyright: ignore[reportPrivateUsage]
+
+    def clear(self, bundle: Bundle) -> None:
+        if self._status is not None:
+            self._status.close()
+        self.plain.clear(bundle)
+
+
+def _bubblewrap_mount(one: Mapping[str, Any]) -> list[str]:
+    place, kind = one["destination"], one["type"]
+    if kind == "bind":
+        return ["--ro-bind" if "ro" in one["options"] else "--bind", one["source"], place]
+    if place == "/proc":
+        return ["--proc", place]
+    if place == "/dev":
+        return ["--dev", place]  # with terminals and shared memory
+    if kind == "mqueue":
+        return ["--mqueue", place]
+    if place == "/sys":
+        return ["--ro-bind", "/sys", place]
+    return []

@@ -1,0 +1,242 @@
+"""Supervising: one process of a runtime, from its start until it has ended.
+
+Its streams are ours, or a terminal's. The terminal is a pseudo-terminal between the caller's and
+the container's: keys go in as they are typed, the size follows, and the container never holds the
+caller's own terminal. Signals go to the container; the third in a row that asks for an end kills
+it, as with Docker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from .terminal import Terminal
+
+Stream: TypeAlias = "int | IO[bytes] | None"
+
+#: Forwarded to the container.
+FORWARDED = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 3
+_PR_SET_PDEATHSIG = 1
+
+
+class Interrupted(BaseException):
+    """A signal came before there was a container to forward it to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@attrs.frozen(kw_only=True)
+class Launch:
+    """What to execute, and what to do beside it."""
+
+    command: Sequence[str]
+    #: Descriptors that the runtime, not the container, gets; closed here once it has them.
+    descriptors: tuple[int, ...] = ()
+    #: Called once it was started, before anybody waits for it.
+    started: Callable[[], None] = lambda: None
+    #: Sends a signal to the container's first process.
+    forward: Callable[[subprocess.Popen[bytes], int], None]
+    environment: dict[str, str] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Streams:
+    """Where a process's output goes and its input comes from, as ``subprocess.Popen`` takes it."""
+
+    stdin: Stream = subprocess.DEVNULL
+    stdout: Stream = None
+    stderr: Stream = None
+    #: Sent to standard input, which is closed then.
+    input: bytes | None = None
+    #: Whether our own terminal and signals are the container's, as for the command line.
+    foreground: bool = False
+    #: Seconds after which it is killed.
+    timeout: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """How a process of a runtime ended."""
+
+    status: int
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+    timed_out: bool = False
+
+
+class Signals:
+    """While it is entered, signals don't end us: they are the container's, or raise ``Interrupted``
+    as long as there is none. For the main thread only."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, object] = {}
+        self._target: Callable[[int], None] | None = None
+        self._over = False
+        self._held = False
+        self._pending = 0
+        self._asked = 0
+        #: Called when the terminal's size has changed.
+        self.resized: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Signals:
+        for number in (*FORWARDED, signal.SIGWINCH):
+            before = signal.getsignal(number)
+            if before is signal.SIG_IGN and number != signal.SIGWINCH:
+                continue  # nohup
+            self._before[number] = before
+            signal.signal(number, self._came)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]  # what getsignal returned
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep them for the end of the block, which must happen whole."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def deliver(self) -> None:
+        """Raise what came while they were held."""
+        if self._pending:
+            raise Interrupted(self._pending)
+
+    def to(self, target: Callable[[int], None]) -> None:
+        """From now on forward them to ``target``."""
+        self._target = target
+
+    def over(self) -> None:
+        """From now on they mean nothing: we are clearing up, which is short."""
+        self._over = True
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if number == signal.SIGWINCH:
+            self.resized()
+        elif self._over:
+            return
+        elif self._held:
+            self._pending = self._pending or number
+        elif self._target is None:
+            raise Interrupted(number)
+        else:
+            self._asked += number in _ENDING
+            with suppress(ProcessLookupError, PermissionError):
+                self._target(signal.SIGKILL if self._asked >= _PATIENCE else number)
+
+
+def supervise(
+    launch: Launch, streams: Streams, *, terminal: bool, signals: Signals | None = None
+) -> Ended:
+    """Start it, wait until it has ended, and say how."""
+    if terminal:
+        from .terminal import Terminal
+
+        with Terminal(streams) as pseudo:
+            process = _start(launch, streams, pseudo.slave)
+            pseudo.started()
+            return _watch(launch, process, streams, signals, pseudo)
+    process = _start(launch, streams, None)
+    return _watch(launch, process, streams, signals, None)
+
+
+def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None) if streams.foreground else None
+
+    def in_child() -> None:
+        if libc is not None:
+            # If we are killed, it is told to end, as by us.
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if slave is not None:
+            import fcntl
+            import termios
+
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    try:
+        return subprocess.Popen(
+            list(launch.command),
+            stdin=slave if slave is not None else
+                subprocess.PIPE if streams.input is not None else streams.stdin,
+            stdout=streams.stdout if slave is None else slave,
+            stderr=streams.stderr if slave is None else slave,
+            pass_fds=launch.descriptors,
+            start_new_session=True,
+            umask=0o022,
+            env=launch.environment,
+            # Safe: the command line has no threads while it runs one.
+            preexec_fn=in_child if streams.foreground or slave is not None else None,
+        )  # fmt: skip
+    finally:
+        for descriptor in launch.descriptors:
+            os.close(descriptor)
+
+
+def _watch(
+    launch: Launch,
+    process: subprocess.Popen[bytes],
+    streams: Streams,
+    signals: Signals | None,
+    pseudo: Terminal | None,
+) -> Ended:
+    def forward(number: int) -> None:
+        if process.poll() is None:
+            launch.forward(process, number)
+
+    timed_out = False
+    try:
+        if signals is not None:
+            signals.to(forward)
+        launch.started()
+        if pseudo is not None:
+            if signals is not None:
+                signals.resized = pseudo.resize
+            pseudo.relay(process)
+            out = err = None
+        elif streams.input is not None or subprocess.PIPE in (streams.stdout, streams.stderr):
+            try:
+                out, err = process.communicate(streams.input, timeout=streams.timeout)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                forward(signal.SIGKILL)
+                out, err = process.communicate()
+        else:
+            out = err = None
+            try:
+                process.wait(streams.timeout)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                forward(signal.SIGKILL)
+        status = process.wait()
+    except BaseException:
+        with suppress(OSError):
+            forward(signal.SIGKILL)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    return Ended(
+        status=128 - status if status < 0 else status, stdout=out, stderr=err, timed_out=timed_out
+    )

@@ -1,0 +1,65 @@
+"""The command line in a process of its own, as signals and terminals need it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cowshed import Container
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+class CommandLine:
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.command = command
+        self.environment = environment
+
+    def __call__(self, *arguments: str, **details: Any) -> subprocess.CompletedProcess[bytes]:
+        details.setdefault("stdin", subprocess.DEVNULL)
+        if "input" in details:
+            del details["stdin"]
+        return subprocess.run(
+            [*self.command, *arguments],
+            env=self.environment,
+            capture_output=True,
+            check=False,
+            timeout=120,
+            **details,
+        )
+
+    def start(self, *arguments: str, **details: Any) -> subprocess.Popen[bytes]:
+        details.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen(
+            [*self.command, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **details,
+        )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until it holds; a loaded machine may take a while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def sh(container: Container, script: str, **how: Any) -> str:
+    """Run a script, which must succeed, and return what it printed."""
+    ended = container.run(["sh", "-c", script], capture=True, **how)
+    assert ended.stdout is not None and ended.stderr is not None
+    assert ended.status == 0, ended.stderr.decode()
+    return ended.stdout.decode()
+
+
+def letters(container: Container) -> list[str]:
+    """Return its changes as ``diff`` prints them."""
+    return [f"{change.kind.value} /{change.path}" for change in container.diff()]

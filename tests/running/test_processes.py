@@ -1,0 +1,373 @@
+"""What a process is given, on every runtime."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from cowshed import Container, Shed
+from cowshed.errors import InUseError, StoreError, UsageError
+from cowshed.running.process import CommandError
+
+from .helpers import as_root, letters, sh
+
+
+def test_a_process_writes_in_its_container_and_nothing_of_the_runtime_stays(
+    box: Container, runtime: str
+) -> None:
+    assert sh(box, "echo hello > /tmp/file; ls /", runtime=runtime).split() == [
+        "bin", "dev", "etc", "lib", "lib64", "proc", "root", "sys", "tmp", "var",
+    ]  # fmt: skip
+    assert letters(box) == ["C /tmp", "A /tmp/file"]
+    assert box.usage().apparent == 6
+
+
+def test_diff_commit_export_and_fork_are_exact_while_a_process_runs(
+    shed: Shed, box: Container, runtime: str
+) -> None:
+    done = threading.Event()
+
+    def run() -> None:
+        with Shed(shed.root, overrides={"durability": "none"}) as mine:
+            command = ["sh", "-c", "echo one > /tmp/one; while [ ! -e /tmp/stop ]; do :; done"]
+            mine.container("box").run(command, runtime=runtime)
+        done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        while "A /tmp/one" not in letters(box):
+            assert not done.is_set()
+        assert letters(box) == ["C /tmp", "A /tmp/one"]
+        out = io.BytesIO()
+        box.export(out)
+        out.seek(0)
+        names = tarfile.open(fileobj=out).getnames()
+        assert "tmp/one" in names and not {"proc", "dev", "sys", "etc/hosts"} & set(names)
+        image = box.commit("committed")
+        assert [layer.entries for layer in image.layers][1:] == [2]
+        fork = box.fork("fork")
+        assert letters(fork) == ["C /tmp", "A /tmp/one"]
+        with pytest.raises(InUseError, match=f"box is running .by process {os.getpid()}"):
+            box.remove()
+        with pytest.raises(InUseError, match="box is running"):
+            box.run(["true"])
+        assert box.inspect()["State"]["Running"] is True
+    finally:
+        box.exec(["touch", "/tmp/stop"])
+        thread.join(60)
+    assert letters(box) == ["C /tmp", "A /tmp/one", "A /tmp/stop"]
+    shed.remove_containers(["fork"])
+    shed.remove_image("committed", force=True)
+
+
+def test_streams_stay_separate_and_input_arrives(box: Container, runtime: str) -> None:
+    ended = box.run(
+        ["sh", "-c", "cat; echo out; echo err >&2; exit 3"],
+        input=b"given\n",
+        capture=True,
+        runtime=runtime,
+    )
+    assert (ended.status, ended.stdout, ended.stderr) == (3, b"given\nout\n", b"err\n")
+
+
+def test_without_input_there_is_none(box: Container, runtime: str) -> None:
+    assert sh(box, "cat | wc -c", runtime=runtime).strip() == "0"
+
+
+@pytest.mark.parametrize("number", [9, 15, 6])
+def test_death_by_a_signal_is_128_and_its_number(
+    box: Container, runtime: str, number: int
+) -> None:
+    ended = box.run(["sh", "-c", f"(kill -{number} $$) ; sh -c 'kill -{number} $$'"],
+                    runtime=runtime)  # fmt: skip
+    assert ended.status == 128 + number
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "why"),
+    [
+        ("nosuch", 127, "nosuch: not found in"),
+        ("/bin/nosuch", 127, "no such file"),
+        ("/bin/script", 127, "its interpreter /bin/nowhere isn't"),
+        ("/etc/passwd", 126, "permission denied"),
+        ("/etc", 126, "is a directory"),
+        ("/bin/garbage", 126, "(?i)exec format error"),
+    ],
+)
+def test_a_command_that_cant_be_run_says_why(
+    box: Container, runtime: str, command: str, status: int, why: str
+) -> None:
+    with pytest.raises(CommandError, match=why) as caught:
+        box.run([command], runtime=runtime)
+    assert caught.value.exit_status == status
+    assert letters(box) == []
+
+
+def test_environment_directory_and_hostname(box: Container, runtime: str) -> None:
+    said = sh(
+        box,
+        "pwd; hostname; cat /etc/hostname; echo $HOSTNAME $HOME $FOO $PATH",
+        runtime=runtime,
+        cwd="/var/www",
+        environment={"FOO": "bar baz"},
+        hostname="cow",
+    ).splitlines()
+    assert said[:3] == ["/var/www", "cow", "cow"]
+    assert said[3] == (
+        "cow /root bar baz /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    )
+    hosts = sh(box, "tail -n 1 /etc/hosts", runtime=runtime)
+    assert hosts == f"127.0.0.1\t{box.id[:12]}\n"
+    assert letters(box) == []
+
+
+def test_a_missing_working_directory_is_made_and_is_the_containers(
+    box: Container, runtime: str
+) -> None:
+    assert sh(box, "pwd", runtime=runtime, cwd="/srv/deep").strip() == "/srv/deep"
+    assert letters(box) == ["A /srv", "A /srv/deep"]
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("www", "uid=33(www) gid=33(www) groups=33(www),50(staff),44(extra) /var/www"),
+        ("33", "uid=33(www) gid=33(www) groups=33(www),50(staff),44(extra) /var/www"),
+        ("www:extra", "uid=33(www) gid=44(extra) groups=44(extra) /var/www"),
+        ("1234:5678", "uid=1234 gid=5678 groups=5678 /"),
+        ("1234", "uid=1234 gid=0(root) groups=0(root) /"),
+    ],
+)
+def test_users_are_the_containers_own(box: Container, runtime: str, user: str, said: str) -> None:
+    if runtime == "bubblewrap":
+        with pytest.raises(StoreError, match="can't start a process as another user.* plain can"):
+            box.run(["id"], user=user, runtime=runtime)
+        return
+    assert sh(box, "echo $(id) $HOME", user=user, runtime=runtime).strip() == said
+
+
+@as_root
+def test_another_user_owns_what_it_writes_and_has_no_privilege(
+    box: Container, runtime: str
+) -> None:
+    if runtime == "bubblewrap":
+        pytest.skip("bubblewrap runs as root only")
+    said = sh(
+        box,
+        "touch /tmp/own; touch /etc/passwd || echo refused; while read a b; do case $a in "
+        "CapEff:|CapPrm:) echo $b;; esac; done < /proc/self/status",
+        user="www",
+        runtime=runtime,
+    )
+    assert said.split() == ["refused", "0" * 16, "0" * 16]
+    with box.tree() as tree:
+        assert (tree.stat("tmp/own").uid, tree.stat("tmp/own").gid) == (33, 33)
+
+
+def test_users_that_nobody_knows_are_refused(box: Container) -> None:
+    for user in ("nobody-here", "root:no-group", "huge", "4294967296"):
+        with pytest.raises(StoreError, match="no user|no group|out of bounds"):
+            box.run(["true"], user=user)
+
+
+def test_volumes_show_the_hosts_files(box: Container, runtime: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("from outside\n")
+    (tmp_path / "in").chmod(0o644)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    said = sh(
+        box,
+        "cat /mnt/in /mnt/in-file; echo new > /mnt/in 2>/dev/null || echo refused; "
+        "echo back > /deep/er/kept/out",
+        volumes=[
+            (tmp_path, "/mnt", "ro"),
+            (tmp_path / "in", "/mnt/in-file", "ro"),
+            (kept, "/deep/er/kept"),
+        ]
+        if (tmp_path / "in-file").write_text("") == 0
+        else [],
+        runtime=runtime,
+    )
+    assert said == "from outside\nfrom outside\nrefused\n"
+    assert (kept / "out").read_text() == "back\n"
+    assert letters(box) == []
+
+
+def test_volumes_that_cant_be_are_refused(box: Container, tmp_path: Path) -> None:
+    for volume, why in (
+        ((tmp_path / "nothing", "/mnt"), "doesn't exist here"),
+        ((tmp_path, "mnt"), "must begin with '/'"),
+        ((tmp_path, "/"), "the container's root"),
+        ((tmp_path, "/proc/1"), "the runtime's own"),
+        ((tmp_path, "/sys"), "the runtime's own"),
+        ((tmp_path, "/etc/passwd"), "is a directory, /etc/passwd in the container a file"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            box.run(["true"], volumes=[volume])
+    assert letters(box) == []
+
+
+def test_read_only_lets_nothing_be_written_but_in_volumes(
+    box: Container, runtime: str, tmp_path: Path
+) -> None:
+    said = sh(
+        box,
+        "touch /tmp/x 2>/dev/null || echo refused; touch /mnt/y; touch /dev/shm/z && echo fine",
+        read_only=True,
+        volumes=[(tmp_path, "/mnt")],
+        runtime=runtime,
+    )
+    assert said == "refused\nfine\n"
+    assert (tmp_path / "y").exists()
+    assert letters(box) == []
+
+
+def test_no_network_means_a_loopback_of_its_own(box: Container, runtime: str) -> None:
+    assert sh(box, "cat /proc/net/dev | tail -n +3 | wc -l", network="none", runtime=runtime)
+    devices = sh(box, "cat /proc/net/dev", network="none", runtime=runtime)
+    assert [line.split(":")[0].strip() for line in devices.splitlines()[2:]] == ["lo"]
+    assert sh(box, "readlink /proc/self/ns/net", runtime=runtime).strip() == os.readlink(
+        "/proc/self/ns/net"
+    )
+
+
+def test_the_kernel_is_out_of_reach(box: Container, runtime: str) -> None:
+    said = sh(
+        box,
+        "echo 1 > /proc/sys/kernel/panic 2>/dev/null || echo sys; "
+        "mount -t tmpfs none /tmp 2>/dev/null || echo mount; "
+        "[ -s /proc/kcore ] || echo kcore; ls /sys/firmware | wc -l",
+        runtime=runtime,
+    )
+    assert said.split() == ["sys", "mount", "kcore", "0"]
+
+
+def test_refused_calls_are_refused(box: Container, runtime: str) -> None:
+    said = sh(
+        box,
+        "while read a b; do case $a in Seccomp:|CapBnd:) echo $b;; esac; done < /proc/self/status",
+        runtime=runtime,
+    ).split()
+    assert said[1] == "2"  # a filter
+    assert int(said[0], 16) == 0xA80425FB  # Docker's fourteen
+
+
+def test_a_container_keeps_its_files_from_run_to_run_and_a_new_one_starts_clean(
+    shed: Shed, box: Container, runtime: str
+) -> None:
+    sh(box, "echo 1 > /tmp/kept", runtime=runtime)
+    assert sh(box, "cat /tmp/kept", runtime=runtime) == "1\n"
+    ended = shed.run("tools", ["ls", "/tmp"], capture=True, runtime=runtime)
+    assert ended.stdout == b""
+    assert [container.name for container in shed.containers()] == ["box"]
+
+
+def test_exec_starts_a_process_in_a_container_that_doesnt_run(
+    box: Container, runtime: str
+) -> None:
+    ended = box.exec(["sh", "-c", "echo $$"], capture=True, runtime=runtime)
+    assert ended.stdout == b"1\n"
+
+
+def test_a_timeout_kills_the_container(box: Container, runtime: str) -> None:
+    ended = box.run(["sleep", "1000"], timeout=0.5, runtime=runtime)
+    assert ended.timed_out and ended.status == 137
+    assert box.inspect()["State"]["ExitCode"] == 137
+
+
+def test_a_killed_runs_mount_points_are_cleared_by_the_next_look(
+    shed: Shed, box: Container
+) -> None:
+    running = shed.running
+    from cowshed.running import stubs
+    from cowshed.running.registry import State
+    from cowshed.running.rootfs import Rootfs
+
+    running.registry.write(box.id, State(1, "plain", 1, ("proc", "etc/hosts")))
+    with box.mounted() as path, Rootfs(os.path.realpath(path)) as root:
+        before = os.stat(f"{path}/etc").st_mtime_ns
+        stubs.make(root, "proc", directory=True)
+        stubs.make(root, "etc/hosts", directory=False)
+        assert os.stat(f"{path}/etc").st_mtime_ns == before
+    assert letters(box) == []
+    state = running.state(box.id)
+    assert state is not None and state.stubs == () and state.status == 137
+
+
+def test_thirty_two_at_once(shed: Shed) -> None:
+    results: list[bytes | None] = []
+
+    def run(number: int) -> None:
+        with Shed(shed.root, driver=shed.config["driver"], overrides={"durability": "none"}) as one:
+            ended = one.run("tools", ["sh", "-c", f"echo {number} > /f; cat /f"], capture=True)
+            results.append(ended.stdout)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert sorted(results, key=str) == sorted((b"%d\n" % number for number in range(32)), key=str)
+    assert shed.containers() == [] and shed.mounts() == []
+
+
+def test_the_images_config_says_what_runs(shed: Shed, box: Container, runtime: str) -> None:
+    box.commit(
+        "configured",
+        changes=[
+            'ENTRYPOINT ["sh", "-c", "echo $0 $@ in $(pwd) with $A"]',
+            'CMD ["one", "two"]',
+            "WORKDIR /var/www",
+            "ENV A=b",
+        ],
+    )
+    try:
+        for how, said in (
+            ({}, b"one two in /var/www with b\n"),
+            ({"command": ["three"]}, b"three in /var/www with b\n"),
+            ({"command": ["x"], "environment": {"A": "c"}, "cwd": "/"}, b"x in / with c\n"),
+            ({"entrypoint": ["ls"], "cwd": "/tmp"}, b""),
+        ):
+            ended = shed.run("configured", capture=True, runtime=runtime, **how)
+            assert ended.stdout == said
+    finally:
+        shed.remove_image("configured", force=True)
+
+
+def test_an_image_without_a_command_wants_one(shed: Shed) -> None:
+    with pytest.raises(UsageError, match="the image says no command; give one"):
+        shed.run("tools")
+    assert shed.containers() == []
+
+
+def test_an_unknown_runtime_is_named(box: Container) -> None:
+    with pytest.raises(UsageError, match="no runtime is called 'rnc'; did you mean 'runc'"):
+        box.run(["true"], runtime="rnc")
+
+
+@as_root
+def test_a_bundle_runs_elsewhere(box: Container, runtime: str, tmp_path: Path) -> None:
+    if runtime in ("bubblewrap", "plain"):
+        pytest.skip("no OCI runtime")
+    path = box.bundle(tmp_path / "bundle", ["sh", "-c", "echo from $(pwd); touch /tmp/new"])
+    try:
+        ran = subprocess.run(
+            [runtime, "run", "--bundle", str(path), f"cowshed-test-{os.getpid()}"],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (0, b"from /\n"), ran.stderr
+    finally:
+        box.unmount()
+    assert "A /tmp/new" in letters(box)
+    with pytest.raises(StoreError, match="isn't empty"):
+        box.bundle(path, ["true"])
