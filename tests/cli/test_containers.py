@@ -23,7 +23,7 @@ def test_a_batch_with_a_name_is_numbered(cowshed: Any, image: str) -> None:
 
 def test_ps_lists_containers_with_their_images(cowshed: Any, container: str) -> None:
     heading, row = cowshed("ps", "-a").lines
-    columns = ["CONTAINER ID", "IMAGE", "DRIVER", "CREATED", "NAMES"]
+    columns = ["CONTAINER ID", "IMAGE", "DRIVER", "CREATED", "STATUS", "NAMES"]
     assert re.split(r"\s{2,}", heading) == columns
     assert re.split(r"\s{2,}", row)[1:3] == ["base:1", "naive-copy"]
     assert row.endswith("box")

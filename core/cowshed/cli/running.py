@@ -248,7 +248,7 @@ def _operate(
 
 @click.command("bundle", cls=_Command)
 @click.argument("container", shell_complete=complete_containers)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DIRECTORY", type=click.Path(path_type=Path))
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @_options(_PROCESS, _CONTAINER)
@@ -257,7 +257,7 @@ def bundle_command(
     session: Session,
     /,
     container: str,
-    directory: Path,
+    target: Path,
     command: tuple[str, ...],
     tty: bool,
     **given: Any,
@@ -271,7 +271,7 @@ def bundle_command(
     """
     options = _read(command, tty, **given)
     found = session.shed.container(container)
-    path = session.shed.running.bundle(found, directory, options)
+    path = session.shed.running.bundle(found, target, options)
     if session.json:
         print_json({"id": found.id, "path": str(path)})
     elif not session.quiet:

@@ -185,12 +185,16 @@ def require_executable(root: Rootfs, process: Process, volumes: tuple[str, ...] 
 
 
 def _require_interpreter(root: Rootfs, command: str, path: str) -> None:
-    """Refuse a script whose interpreter is missing: the kernel's ENOENT names the script."""
+    """Refuse what the kernel couldn't start: a script whose interpreter is missing, for which its
+    ENOENT names the script, or what is no program of this machine."""
     try:
         first = root.read_start(path, _SCRIPT_LINE)
     except OSError:
         return
     if not first.startswith(b"#!"):
+        if not _known(first) and not _more_formats():
+            why = "exec format error: no script, and no program for this kind of machine"
+            raise CommandError(command, why, NOT_EXECUTABLE)
         return
     words = first[2:].split(b"\n")[0].split()
     if not words:
@@ -202,3 +206,23 @@ def _require_interpreter(root: Rootfs, command: str, path: str) -> None:
         mode = None
     if mode is None:
         raise CommandError(command, f"its interpreter {name} isn't in the container", NOT_FOUND)
+
+
+#: Values of e_machine in elf(5) that each machine runs.
+_MACHINES = {"x86_64": (62, 3), "aarch64": (183, 40)}
+
+
+def _known(first: bytes) -> bool:
+    """Say whether the kernel knows the format of a program by itself."""
+    machines = _MACHINES.get(os.uname().machine)
+    if machines is None:
+        return True
+    return first.startswith(b"\x7fELF") and int.from_bytes(first[18:20], "little") in machines
+
+
+def _more_formats() -> bool:
+    """Say whether somebody taught the kernel others (binfmt_misc), such as an emulator's."""
+    try:
+        return bool(set(os.listdir("/proc/sys/fs/binfmt_misc")) - {"register", "status"})
+    except OSError:
+        return False

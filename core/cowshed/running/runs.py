@@ -157,7 +157,10 @@ class Runs:
         def unsuited(name: str) -> str | None:
             other = (options.user or "0") not in ("0", "root", "0:0", "root:root")
             if name == BUBBLEWRAP and identity is None and other:
-                return "bubblewrap can't start a process as another user than root"
+                return "it can't start a process as another user than root"
+            if name == BUBBLEWRAP and options.terminal:
+                # It would share process group and signals with its process.
+                return "it gives no process a terminal of its own"
             return None
 
         runtime = choose(asked, self.registry.root, identity, unsuited)

@@ -129,13 +129,13 @@ class OciRuntime:
             "--pid-file", os.fspath(pid_file),
             _name(bundle),
         )  # fmt: skip
-        return Launch(command=command, forward=_to_runtime)
+        return Launch(command=command, forward=_to_runtime, leads_terminal=True)
 
     def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
         path = bundle.directory / f"process-{os.urandom(4).hex()}.json"
         path.write_text(json.dumps(process))
         command = self._command(bundle, "exec", "--process", os.fspath(path), _name(bundle))
-        return Launch(command=command, forward=_to_runtime)
+        return Launch(command=command, forward=_to_runtime, leads_terminal=True)
 
     def check(self, bundle: Bundle, status: int) -> None:
         said = _errors(bundle.directory / "run.log")

@@ -53,6 +53,9 @@ class Launch:
     #: Sends a signal to the container's first process.
     forward: Callable[[subprocess.Popen[bytes], int], None]
     environment: dict[str, str] | None = None
+    #: Whether the terminal's size and keys are the runtime's to pass on, so that it is told of them
+    #: as the session's leader.
+    leads_terminal: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -162,12 +165,13 @@ def supervise(
 
 def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Popen[bytes]:
     libc = ctypes.CDLL(None) if streams.foreground else None
+    leads = slave is not None and launch.leads_terminal
 
     def in_child() -> None:
         if libc is not None:
             # If we are killed, it is told to end, as by us.
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if slave is not None:
+        if leads:
             import fcntl
             import termios
 
@@ -185,7 +189,7 @@ def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Po
             umask=0o022,
             env=launch.environment,
             # Safe: the command line has no threads while it runs one.
-            preexec_fn=in_child if streams.foreground or slave is not None else None,
+            preexec_fn=in_child if streams.foreground or leads else None,
         )  # fmt: skip
     finally:
         for descriptor in launch.descriptors:

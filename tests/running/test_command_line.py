@@ -1,0 +1,332 @@
+"""``cowshed run`` and ``exec`` as processes: terminals, signals, statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import time
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from cowshed import Shed
+
+from .helpers import CommandLine, wait_for
+
+SIZE = 'while [ "$(stty size)" = "0 0" ]; do :; done; stty size; read x; exit 3'
+ENDLESS = "trap 'echo got TERM; exit 5' TERM; trap 'echo got HUP; exit 6' HUP; "
+ENDLESS += "trap 'echo got INT; exit 7' INT; echo ready; while :; do sleep 0.05; done"
+
+
+def test_run_prints_what_the_process_prints_and_ends_with_its_status(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    ran = cowshed(
+        "run", "--rm", "--runtime", runtime, "tools", "sh", "-c", "echo out; echo err >&2; exit 9"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (9, b"out\n", b"err\n")
+    assert shed.containers() == []
+
+
+def test_interactive_passes_standard_input(cowshed: CommandLine, runtime: str) -> None:
+    ran = cowshed("run", "--rm", "-i", "--runtime", runtime, "tools", "cat", input=b"hello")
+    assert (ran.returncode, ran.stdout) == (0, b"hello")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 5), (signal.SIGHUP, 6), (signal.SIGINT, 7)]
+)
+def test_signals_go_to_the_process_and_rm_removes_the_container(
+    cowshed: CommandLine, shed: Shed, runtime: str, number: int, status: int
+) -> None:
+    other = shed.create("tools", "other")
+    process = cowshed.start("run", "--rm", "--runtime", runtime, "tools", "sh", "-c", ENDLESS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert out.startswith(b"got ")
+    assert [container.name for container in shed.containers()] == [other.name]
+
+
+def test_the_third_signal_kills_what_ignores_them(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    script = "trap '' INT; echo ready; while :; do sleep 0.05; done"
+    process = cowshed.start("run", "--rm", "--runtime", runtime, "tools", "sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.wait(60) == 137
+    assert shed.containers() == []
+
+
+def test_an_early_signal_leaves_nothing(cowshed: CommandLine, shed: Shed) -> None:
+    for delay in (0.05, 0.1, 0.2, 0.3, 0.5):
+        process = cowshed.start("run", "--rm", "tools", "sleep", "1000")
+        time.sleep(delay)
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        process.communicate(timeout=60)
+        assert process.returncode in (-15, 143, 137, 125)
+    assert shed.containers() == []
+    assert shed.mounts() == []
+
+
+def test_a_killed_run_leaves_a_container_that_can_be_removed(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    script = "echo ready; while :; do sleep 0.05; done"
+    process = cowshed.start("run", "--name", "x", "--runtime", runtime, "tools", "sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    process.wait()
+    # The runtime is told to end; what it started is gone soon, or killed by force.
+    shed.container("x").remove(force=True)
+    assert shed.containers() == []
+    process.stdout.close()
+
+
+def test_ps_says_what_runs_and_how_it_ended(cowshed: CommandLine, shed: Shed, runtime: str) -> None:
+    shed.create("tools", "fresh")
+    process = cowshed.start(
+        "run", "--name", "runs", "--runtime", runtime, "tools", "sh", "-c", ENDLESS
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    lines = cowshed("ps").stdout.decode().splitlines()
+    assert lines[0].split() == ["CONTAINER", "ID", "IMAGE", "DRIVER", "CREATED", "STATUS", "NAMES"]
+    assert [("Up" in line, "Created" in line) for line in lines[1:]] == [
+        (True, False),
+        (False, True),
+    ]
+    statuses = {one["name"]: one["status"] for one in json.loads(cowshed("ps", "--json").stdout)}
+    assert statuses == {"runs": "running", "fresh": "created"}
+    ran = cowshed("exec", "runs", "sh", "-c", "echo $PPID; exit 4")
+    assert (ran.returncode, ran.stdout) == (4, b"0\n")
+    refused = cowshed("rm", "runs")
+    assert refused.returncode == 1
+    assert f"container runs is running (by process {process.pid})".encode() in refused.stderr
+    process.terminate()
+    assert process.wait(60) == 5
+    process.communicate()
+    assert "Exited (5)" in cowshed("ps").stdout.decode()
+    assert cowshed("exec", "runs", "sh", "-c", "exit 8").returncode == 8
+    assert "Exited (8)" in cowshed("ps").stdout.decode()
+
+
+def test_rm_by_force_ends_what_runs(cowshed: CommandLine, shed: Shed, runtime: str) -> None:
+    process = cowshed.start(
+        "run", "--name", "runs", "--runtime", runtime, "tools", "sh", "-c", ENDLESS
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    assert cowshed("rm", "-f", "runs").returncode == 0
+    assert process.wait(60) == 137
+    process.communicate()
+    assert shed.containers() == [] and shed.mounts() == []
+    assert not (shed.root / "running" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "why"),
+    [
+        (["run", "nosuch"], 125, "no such image: nosuch"),
+        (["run", "--frob", "tools"], 125, "--frob"),
+        (["run", "-v", "name:/x", "tools", "true"], 125, "volumes by name aren't kept"),
+        (["run", "-w", "relative", "tools", "true"], 125, "must be absolute"),
+        (["run", "--runtime", "docker", "tools", "true"], 125, "no runtime is called 'docker'"),
+        (["run", "-e", "=x", "tools", "true"], 125, "-e takes NAME=VALUE or NAME"),
+        (["run", "--env-file", "/nowhere", "tools", "true"], 125, "/nowhere: No such file"),
+        (["run", "-u", "nemo", "tools", "true"], 125, "no user 'nemo' in the container's"),
+        (["run", "tools", "nosuch"], 127, "nosuch: not found in $PATH"),
+        (["run", "tools", "/etc/passwd"], 126, "permission denied"),
+        (["exec", "nosuch", "true"], 125, "no such container: nosuch"),
+        (["bundle", "nosuch", "/tmp/x"], 1, "no such container: nosuch"),
+    ],
+)
+def test_what_cant_be_run_gets_one_line(
+    cowshed: CommandLine, arguments: list[str], status: int, why: str
+) -> None:
+    ran = cowshed(*arguments)
+    assert ran.returncode == status, ran.stderr
+    assert ran.stdout == b""
+    assert why in ran.stderr.decode() and ran.stderr.count(b"\n") == 1
+
+
+def test_environment_comes_from_options_files_and_us(cowshed: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("# comment\n\nA=from file\nB=from file\n")
+    cowshed.environment["OURS"] = "from us"
+    ran = cowshed(
+        "run", "--rm", "--env-file", str(file), "-e", "B=from option", "-e", "OURS", "-e", "UNSET",
+        "tools", "env",
+    )  # fmt: skip
+    said = dict(line.split("=", 1) for line in ran.stdout.decode().splitlines())
+    assert (said["A"], said["B"], said["OURS"]) == ("from file", "from option", "from us")
+    assert "UNSET" not in said
+
+
+def test_options_after_the_image_are_the_commands(cowshed: CommandLine) -> None:
+    assert cowshed("run", "--rm", "tools", "ls", "-d", "--", "/tmp").stdout == b"/tmp\n"
+
+
+def test_the_runtime_is_configured_by_the_environment(cowshed: CommandLine, shed: Shed) -> None:
+    cowshed.environment["COWSHED_RUNTIME"] = "plain"
+    assert cowshed("run", "--name", "x", "tools", "true").returncode == 0
+    assert shed.container("x").inspect()["State"]["Runtime"] == "plain"
+    cowshed.environment["COWSHED_RUNTIME"] = ""
+    assert cowshed("exec", "--runtime", "plain", "x", "true").returncode == 0
+    listed = json.loads(cowshed("runtimes", "--json").stdout)
+    assert {one["name"]: one["problem"] for one in listed}["plain"] is None
+
+
+@pytest.fixture
+def with_terminals(runtime: str) -> str:
+    if runtime == "bubblewrap":
+        pytest.skip("bubblewrap gives no process a terminal of its own")
+    return runtime
+
+
+def test_bubblewrap_says_that_it_has_no_terminals(cowshed: CommandLine) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap isn't installed")
+    ran = cowshed("run", "--rm", "-t", "--runtime", "bubblewrap", "tools", "true")
+    assert ran.returncode == 125
+    assert b"it gives no process a terminal of its own" in ran.stderr
+
+
+# -- terminals -------------------------------------------------------------------------------------
+
+
+class Typist:
+    """A person at a terminal of 40 columns and 10 lines."""
+
+    def __init__(self, cowshed: CommandLine, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        self.resize(10, 40)
+        self.seen = b""
+
+        def own_terminal() -> None:
+            os.setsid()
+            ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            [*cowshed.command, *arguments],
+            env=cowshed.environment,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            preexec_fn=own_terminal,
+        )
+        os.close(slave)
+
+    def resize(self, lines: int, columns: int) -> None:
+        ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def type(self, text: bytes) -> None:
+        os.write(self.master, text)
+
+    def expect(self, text: bytes) -> None:
+        def read() -> bool:
+            while select.select([self.master], [], [], 0)[0]:
+                try:
+                    data = os.read(self.master, 65536)
+                except OSError:
+                    break
+                if not data:
+                    break
+                self.seen += data
+            return text in self.seen
+
+        try:
+            wait_for(read)
+        except AssertionError:
+            raise AssertionError(f"{text!r} isn't in {self.seen!r}") from None
+        self.seen = self.seen.partition(text)[2]
+
+    def end(self) -> int:
+        status = self.process.wait(60)
+        os.close(self.master)
+        return status
+
+
+def test_a_terminal_is_one_and_follows_the_callers_size(
+    cowshed: CommandLine, with_terminals: str
+) -> None:
+    one = Typist(cowshed, "run", "--rm", "-it", "--runtime", with_terminals, "tools", "sh")
+    # A runtime may tell it the size a moment after it was started.
+    one.type(b'while [ "$(stty size)" = "0 0" ]; do :; done\r')
+    one.type(b"stty size; tty; test -t 0 && test -t 1 && test -t 2 && echo all-$TERM\r")
+    one.expect(b"10 40\r\n")
+    one.expect(b"/dev/")
+    one.expect(b"all-xterm\r\n")
+    one.resize(33, 99)
+    time.sleep(0.3)
+    one.type(b"stty size\r")
+    one.expect(b"33 99\r\n")
+    one.type(b"exit 6\r")
+    assert one.end() == 6
+
+
+def test_keys_are_the_processs(cowshed: CommandLine, with_terminals: str) -> None:
+    one = Typist(
+        cowshed, "run", "--rm", "-it", "--runtime", with_terminals, "tools", "sh", "-c", ENDLESS
+    )
+    one.expect(b"ready\r\n")
+    one.type(b"\x03")
+    one.expect(b"got INT\r\n")
+    assert one.end() == 7
+
+
+def test_the_callers_terminal_is_put_back(cowshed: CommandLine) -> None:
+    one = Typist(cowshed, "run", "--rm", "-it", "tools", "sh", "-c", "echo ready; read x; exit 2")
+    before = termios.tcgetattr(one.master)
+    one.expect(b"ready\r\n")
+    assert termios.tcgetattr(one.master) != before
+    one.type(b"\r")
+    one.process.wait(60)
+    assert termios.tcgetattr(one.master)[3] == before[3]
+    assert one.end() == 2
+
+
+def test_exec_gets_a_terminal_too(cowshed: CommandLine, shed: Shed, with_terminals: str) -> None:
+    process = cowshed.start(
+        "run", "--name", "runs", "--runtime", with_terminals, "tools", "sh", "-c", ENDLESS
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    one = Typist(cowshed, "exec", "-it", "runs", "bash", "-c", SIZE)
+    one.expect(b"10 40\r\n")
+    one.type(b"\r")
+    assert one.end() == 3
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def test_a_terminal_without_one_of_ours(cowshed: CommandLine, with_terminals: str) -> None:
+    ran = cowshed(
+        "run",
+        "--rm",
+        "-t",
+        "--runtime",
+        with_terminals,
+        "tools",
+        "sh",
+        "-c",
+        "test -t 1 && echo yes",
+    )
+    assert (ran.returncode, ran.stdout) == (0, b"yes\r\n")
