@@ -7,6 +7,7 @@ means anything. Seconds and bytes throughout. What wasn't or couldn't be measure
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -216,7 +217,7 @@ def _record(kind: type[Record], value: object, where: str) -> Record:
     if not isinstance(value, dict):
         raise _wrong(where, value, "an object")
     found = cast("dict[str, object]", value)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     arguments: dict[str, object] = {}
     for field in attrs.fields(cast(Any, kind)):
         inside = f"{where}.{field.name}" if where else field.name
@@ -225,6 +226,11 @@ def _record(kind: type[Record], value: object, where: str) -> Record:
         elif field.default is attrs.NOTHING:
             raise ResultError(f"{inside} is missing")
     return kind(**arguments)
+
+
+@functools.cache  # a second for every 3,000 samples otherwise
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _value(hint: Any, value: object, where: str) -> object:

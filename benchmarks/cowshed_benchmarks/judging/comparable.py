@@ -9,7 +9,7 @@ import attrs
 from ..results import ImageFacts, Run
 
 #: Options that choose what is measured and how often, but not what is done.
-_CHOOSING = frozenset({"rounds", "subjects", "drivers", "peers", "workloads", "output", "out"})
+_CHOOSING = frozenset({"rounds", "minutes", "complete"})
 #: Of what the kernel leaves of the memory, a reboot changes a little.
 _MEMORY = 0.02
 

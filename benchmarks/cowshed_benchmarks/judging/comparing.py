@@ -29,7 +29,7 @@ from typing import Literal
 import attrs
 
 from ..results import Metric, Run
-from .lines import Key, Line, lines, mean_by_round, ratio
+from .lines import Key, Line, lines, means_by_round, ratio
 from .ranks import Interval, discoveries, p_of_samples, smallest_p
 
 #: A change by less is nobody's concern, however certain.
@@ -188,8 +188,8 @@ def _on_the_whole(
         and before[key].values
         and after[key].values
     ]
-    old = list(mean_by_round([before[key] for key in shared]).values())
-    new = list(mean_by_round([after[key] for key in shared]).values())
+    means = means_by_round([before[key] for key in shared], [after[key] for key in shared])
+    old, new = (list(one.values()) for one in means)
     if not old or not new:
         return None
     return Judged(

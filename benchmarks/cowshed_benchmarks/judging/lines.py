@@ -150,18 +150,42 @@ def ratio(base: Sequence[float], other: Sequence[float], *, paired: bool = True)
     )
 
 
-def mean_by_round(members: Sequence[Line]) -> dict[int, float]:
-    """Return, by round, the geometric mean of several lines: how a subject does on the whole.
+def means_by_round(*groups: Sequence[Line], fill: bool = False) -> list[dict[int, float]]:
+    """Return for each group, by round, the geometric mean of its lines: how a subject does on the
+    whole.
 
-    Rounds that half of the lines have are looked at, and lines that have all of these.
+    Groups hold lines of the same things in the same order, so that their means can be compared.
+    Looked at are the rounds that at least half of a group's lines have. What to do with lines that
+    lack one of these:
+
+    Args:
+        fill: let their median stand in (a figure for people); otherwise such a line is left out of
+            all groups (a test, whose noise must be the samples' own).
     """
-    usable = [line for line in members if line.values and min(line.values.values()) > 0]
+    rounds = [_common_rounds(group) for group in groups]
+    kept = [
+        at
+        for at, members in enumerate(zip(*groups, strict=True))
+        if all(one.values and one.low > 0 for one in members)
+        and (
+            fill
+            or all(set(want) <= set(one.values) for one, want in zip(members, rounds, strict=True))
+        )
+    ]
+    if not kept:
+        return [{} for _ in groups]
+    return [
+        {
+            number: statistics.geometric_mean(
+                group[at].values.get(number, group[at].median) for at in kept
+            )
+            for number in wanted
+        }
+        for group, wanted in zip(groups, rounds, strict=True)
+    ]
+
+
+def _common_rounds(group: Sequence[Line]) -> list[int]:
+    usable = [line for line in group if line.values]
     counts = Counter(number for line in usable for number in line.values)
-    rounds = sorted(number for number, count in counts.items() if 2 * count >= len(usable))
-    whole = [line for line in usable if all(number in line.values for number in rounds)]
-    if not whole:
-        return {}
-    return {
-        number: statistics.geometric_mean(line.values[number] for line in whole)
-        for number in rounds
-    }
+    return sorted(number for number, count in counts.items() if 2 * count >= len(usable))
