@@ -217,7 +217,7 @@ def _record(kind: type[Record], value: object, where: str) -> Record:
     if not isinstance(value, dict):
         raise _wrong(where, value, "an object")
     found = cast("dict[str, object]", value)
-    hints = _hints(kind)
+    hints = _hints(cast(Any, kind))
     arguments: dict[str, object] = {}
     for field in attrs.fields(cast(Any, kind)):
         inside = f"{where}.{field.name}" if where else field.name

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cowshed_benchmarks.judging.lines import ratio
 from cowshed_benchmarks.judging.ranks import (
     discoveries,
+    discoveries_of_all,
     p_of_samples,
     shift_of_pairs,
     shift_of_samples,
@@ -143,3 +144,6 @@ def test_findings_are_those_of_the_example_that_the_procedure_was_published_with
     assert discoveries(published) == [True] * 4 + [False] * 11
     assert discoveries(published[::-1]) == [False] * 11 + [True] * 4
     assert discoveries([]) == []
+    # The same section gives Bonferroni's and Hochberg's findings, of which Holm's are the same: 3.
+    assert discoveries_of_all(published) == [True] * 3 + [False] * 12
+    assert discoveries_of_all([]) == []

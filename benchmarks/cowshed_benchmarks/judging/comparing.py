@@ -4,15 +4,20 @@ Every line (subject × workload × size × measure) that both runs have gets the
 its interval, and a verdict:
 
 * ``certain``: the samples of A and B lie apart further than chance would leave any of *all* the
-  lines looked at (see ``ranks.discoveries``; one run in twenty of nothing new shows any), and the
-  change is worth speaking of (``LEAST``).
+  lines looked at, and the change is worth speaking of (``LEAST``).
 * ``likely``: so far apart that chance does it to less than one line in twenty; but many lines were
   looked at, and this isn't enough to stand out from those. More rounds tell.
 
+Each subject is a family of lines of its own, so that a driver that changed throughout lowers the
+bar for its own lines (Benjamini and Hochberg) and not for those of others: subjects share the rate.
+With nothing new, one comparison in twenty has any certain line among drivers, and one in twenty
+any among peers.
+
 Beside single lines each subject is judged on the whole, by the geometric mean of its workloads in
-each round. That averages noise away: a driver that became slower throughout is found with five
-rounds, when no single line of a hundred can be certain of anything (2 of 252 arrangements of five
-and five values are as extreme as can be; eight rounds give 2 of 12,870).
+each round, at the same rate (Holm). That averages noise away: a driver that became slower
+throughout is found with five rounds, when no single line of a hundred can be certain of anything
+(2 of 252 arrangements of five and five values are as extreme as can be; eight rounds give 2 of
+12,870).
 
 Rounds aren't paired across runs: the third round of today and that of last week share nothing.
 What they don't share may be the machine's mood. The floor, which no driver touches, is judged
@@ -23,19 +28,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal
 
 import attrs
 
 from ..results import Metric, Run
 from .lines import Key, Line, lines, means_by_round, ratio
-from .ranks import Interval, discoveries, p_of_samples, smallest_p
+from .ranks import CONFIDENCE, Interval, discoveries, discoveries_of_all, p_of_samples, smallest_p
 
 #: A change by less is nobody's concern, however certain.
 LEAST = 1.05
 #: Nor are so few bytes: a file system allocates a block more or less as it likes.
 LEAST_BYTES: dict[Metric, int] = {"disk": 65_536, "written": 65_536, "peak_memory": 1_048_576}
+#: How often chance may find something certain where nothing changed.
+RATE = 1 - CONFIDENCE
 #: What chance alone does to one line in twenty.
 LIKELY = 0.05
 
@@ -123,10 +130,12 @@ def compare(
         _on_the_whole(name, before, after)
         for name in dict.fromkeys(key.subject for key in before if key in after)
     ]
+    drivers = {one.name for run in (first, second) for one in run.subjects if one.kind == "driver"}
+    totals = [one for one in whole if one is not None]
     return Comparison(
-        lines=tuple(_decide(judged, least)),
-        subjects=tuple(_decide([one for one in whole if one is not None], least)),
-        notes=tuple(_notes(first, second, judged)),
+        lines=tuple(_decide(judged, _certain_lines(judged, drivers), least)),
+        subjects=tuple(_decide(totals, _certain_subjects(totals, drivers), least)),
+        notes=tuple(_notes(first, second, judged, drivers)),
     )
 
 
@@ -202,14 +211,48 @@ def _on_the_whole(
     )
 
 
-def _decide(judged: Sequence[Judged], least: float) -> Iterable[Judged]:
-    """Give verdicts to those that both runs have values of."""
-    family = [one for one in judged if one.verdict == "same"]
-    certain = {
+def _families(
+    judged: Sequence[Judged], drivers: Container[str]
+) -> Iterable[tuple[list[Judged], float]]:
+    """Return the lines with values of each subject, and the rate at which chance may find any.
+
+    Drivers share one rate, and peers another: whoever compares drivers shouldn't see less for
+    having more peers installed.
+    """
+    by_subject: dict[str, list[Judged]] = {}
+    for one in judged:
+        if one.verdict == "same":
+            by_subject.setdefault(one.subject, []).append(one)
+    for among_drivers in (True, False):
+        alike = [
+            family
+            for subject, family in by_subject.items()
+            if (subject in drivers) is among_drivers
+        ]
+        for family in alike:
+            yield family, RATE / len(alike)
+
+
+def _certain_lines(judged: Sequence[Judged], drivers: Container[str]) -> set[int]:
+    return {
         id(one)
-        for one, found in zip(family, discoveries([one.p for one in family]), strict=True)
+        for family, rate in _families(judged, drivers)
+        for one, found in zip(family, discoveries([one.p for one in family], rate), strict=True)
         if found
     }
+
+
+def _certain_subjects(totals: Sequence[Judged], drivers: Container[str]) -> set[int]:
+    found: set[int] = set()
+    for among_drivers in (True, False):
+        alike = [one for one in totals if (one.subject in drivers) is among_drivers]
+        certain = discoveries_of_all([one.p for one in alike], RATE)
+        found |= {id(one) for one, is_certain in zip(alike, certain, strict=True) if is_certain}
+    return found
+
+
+def _decide(judged: Sequence[Judged], certain: Container[int], least: float) -> Iterable[Judged]:
+    """Give verdicts to those that both runs have values of."""
     for one in judged:
         if one.verdict != "same" or not _matters(one, least) or one.p > LIKELY:
             yield one
@@ -223,12 +266,15 @@ def _matters(one: Judged, least: float) -> bool:
     return not 1 / least < one.factor < least
 
 
-def _notes(first: Run, second: Run, judged: Sequence[Judged]) -> Iterable[str]:
+def _notes(
+    first: Run, second: Run, judged: Sequence[Judged], drivers: Container[str]
+) -> Iterable[str]:
     counted = [one for one in judged if one.verdict == "same"]
     rounds = sorted(min(one.rounds) for one in counted)
     if rounds:
         few = rounds[len(rounds) // 2]
-        needed = next(n for n in range(1, 100) if smallest_p(n, n) <= 0.05 / len(counted))
+        bar = min(rate / len(family) for family, rate in _families(judged, drivers))
+        needed = next(n for n in range(1, 100) if smallest_p(n, n) <= bar)
         if few < needed:
             yield (
                 f"{few} rounds can't make one of {len(counted)} lines certain by itself; "

@@ -13,7 +13,8 @@ give the same answer.
 Both work on differences. Ratios are differences of logarithms (see ``ratios``).
 
 Sources: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3rd edition, chapters 3
-and 4; Benjamini and Hochberg, J. R. Statist. Soc. B 57 (1995) 289-300.
+and 4; Benjamini and Hochberg, J. R. Statist. Soc. B 57 (1995) 289-300; Holm, Scand. J. Statist.
+6 (1979) 65-70.
 """
 
 from __future__ import annotations
@@ -103,6 +104,18 @@ def discoveries(p_values: Sequence[float], rate: float = 1 - CONFIDENCE) -> list
     found = [False] * count
     for at in range(last + 1):
         found[order[at]] = True
+    return found
+
+
+def discoveries_of_all(p_values: Sequence[float], rate: float = 1 - CONFIDENCE) -> list[bool]:
+    """Say the same by Holm's stricter procedure: at most with probability ``rate`` is any finding
+    chance, however many others are true."""
+    count = len(p_values)
+    found = [False] * count
+    for at, one in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        if p_values[one] > rate / (count - at):
+            break
+        found[one] = True
     return found
 
 
