@@ -28,7 +28,11 @@ def digits(value: float) -> str:
     """Return a number with the three digits that count; from 1,000 on whole, with commas."""
     if abs(value) >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+    if abs(value) >= 9.995:
+        return f"{value:.1f}"
+    if abs(value) >= 0.0995 or not value:
+        return f"{value:.2f}"
+    return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}"
 
 
 def plain(value: float) -> str:
@@ -63,6 +67,11 @@ def size(count: float, *, bare: bool = False) -> str:
 def number(count: float) -> str:
     """Return ``1,000`` or ``2.5 million``."""
     return _scaled(count, _COUNTS, bare=True)
+
+
+def several(count: int, things: str) -> str:
+    """Return ``1,000 layers``, ``1 layer``."""
+    return f"{number(count)} {things.removesuffix('s') if count == 1 else things}"
 
 
 def quantity(measure: Metric, value: float, *, bare: bool = False) -> str:

@@ -14,7 +14,7 @@ import attrs
 
 from ..judging.lines import Line
 from ..judging.ranks import Interval
-from ..quantities import TITLES, number, quantity, times
+from ..quantities import TITLES, number, quantity, several, times
 from ..results import Metric
 from .drawing import colour, drawing, spread_out, svg
 from .palette import Style
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Pixels. A phone that is 390 wide shows 358 of it, so nothing is scaled below 10 px of text.
 WIDTH = 410
 _LINE = 13.0
+#: Between the end of the axes and the names beside it.
+_APART = 12.0
 #: Characters of a name that a chart has room for.
 _LONGEST = 20
 
@@ -38,6 +40,10 @@ class Curve:
     #: Size → (median, lowest, highest) of the whole sample.
     points: Mapping[int, tuple[float, float, float]]
     failed: Mapping[int, str]
+    #: Where a point would lie at or below nothing, which a log axis doesn't have.
+    nothing: Mapping[int, float] = attrs.field(factory=dict[int, float])
+    #: Whether points are sums over as many operations as the size says.
+    sums: bool = False
 
 
 @attrs.frozen
@@ -61,7 +67,7 @@ def scaling_chart(
 ) -> str:
     """Draw what a workload takes by its size, on log axes, each line labelled at its end."""
     names = [curve.subject for curve in curves]
-    label_width = 8 + 6.1 * max(len(short(name)) for name in names)
+    label_width = _APART + 4 + 6.5 * max(len(short(name)) for name in names)
     left, top, bottom = 52.0, 22.0, 38.0
     height = max(250.0, top + bottom + 10 + _LINE * len(curves))
     tips: dict[str, str] = {}
@@ -77,7 +83,7 @@ def scaling_chart(
         _label_sizes(axes, sizes)
         _label_values(axes.yaxis, measure)
         axes.set_xlabel(parameter)
-        figure.text(0.004, 1 - 13 / height, f"{TITLES[measure]} for all", color=colour("muted"))
+        figure.text(0.004, 1 - 13 / height, _axis_title(measure, curves), color=colour("muted"))
         _label_curves(axes, curves, styles, height)
         return svg(
             figure,
@@ -87,6 +93,10 @@ def scaling_chart(
             + "; ".join(_curve_tip(curve, measure, parameter) for curve in curves),
             tips,
         )
+
+
+def _axis_title(measure: Metric, curves: Sequence[Curve]) -> str:
+    return f"{TITLES[measure]} for all" if any(one.sums for one in curves) else TITLES[measure]
 
 
 def short(name: str) -> str:
@@ -130,10 +140,10 @@ def _draw_curve(axes: Axes, curve: Curve, style: Style, gid: str) -> None:
 
 def _curve_tip(curve: Curve, measure: Metric, parameter: str) -> str:
     parts = [
-        f"{number(size)} {parameter} {quantity(measure, middle)}"
+        f"{several(size, parameter)} {quantity(measure, middle)}"
         for size, (middle, _, _) in sorted(curve.points.items())
     ]
-    parts += [f"{number(size)} {parameter} failed" for size in sorted(curve.failed)]
+    parts += [f"{several(size, parameter)} failed" for size in sorted(curve.failed)]
     return f"{curve.subject}: {', '.join(parts)}"
 
 
@@ -143,6 +153,7 @@ def _label_curves(
     """Write each subject's name beside the end of its line, moved as far as others need room."""
     low, high = axes.get_ylim()
     inside = axes.get_position().height * height
+    beside = 1 + _APART / (axes.get_position().width * WIDTH)
 
     def place(value: float) -> float:
         return inside * math.log(value / low) / math.log(high / low)
@@ -160,7 +171,7 @@ def _label_curves(
         axes.annotate(
             short(curve.subject),
             (size, end),
-            xytext=(1.04, at / inside),
+            xytext=(beside, at / inside),
             textcoords="axes fraction",
             color=colour(style.colour),
             va="center",
@@ -312,10 +323,14 @@ def curve_of(subject: str, by_size: Mapping[int, Line]) -> Curve:
     )
     points: dict[int, tuple[float, float, float]] = {}
     failed: dict[int, str] = {}
+    nothing: dict[int, float] = {}
+    sums = counted and any(size > 1 and line.values for size, line in by_size.items())
     for size, line in by_size.items():
-        many = size if counted and line.key.measure != "peak_memory" else 1
+        many = size if sums and line.key.measure != "peak_memory" else 1
         if line.values and line.low > 0 and size > 0:
             points[size] = line.median * many, line.low * many, line.high * many
+        elif line.values:
+            nothing[size] = line.median * many
         elif line.problem.startswith("failed"):
             failed[size] = line.problem
-    return Curve(subject, points, failed)
+    return Curve(subject, points, failed, nothing, sums)

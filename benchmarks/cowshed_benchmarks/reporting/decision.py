@@ -17,7 +17,7 @@ import attrs
 
 from ..judging.lines import Key, Line, means_by_round, ratio, ratio_of_pairs
 from ..judging.ranks import Interval
-from ..quantities import number, quantity, times
+from ..quantities import quantity, several, times
 from ..results import Metric, Run, Workload
 
 #: At most so many workloads speak for a pick; the details hold all.
@@ -36,43 +36,37 @@ class Kind:
     measure: Metric | None = None
 
 
-def _group(*groups: str) -> Callable[[Workload], bool]:
-    return lambda workload: workload.group in groups and workload.metric == "wall"
-
-
-def _named(*parts: str) -> Callable[[Workload], bool]:
-    return lambda workload: any(part in workload.name for part in parts)
-
-
-def _plain(*groups: str) -> Callable[[Workload], bool]:
-    return lambda workload: workload.group in groups and not _forking(workload)
+def _alone(*groups: str) -> Callable[[Workload], bool]:
+    """Take what leads by time in these groups, but for forks and mounts, which are other work."""
+    return lambda workload: (
+        workload.group in groups
+        and workload.metric == "wall"
+        and not _forking(workload)
+        and not _mounted(workload)
+    )
 
 
 def _forking(workload: Workload) -> bool:
-    return _named("fork", "rollback")(workload)
+    return any(word in workload.name for word in ("fork", "rollback"))
 
 
 def _mounted(workload: Workload) -> bool:
-    return workload.group == "reading" and "mount" in workload.name
-
-
-def _read_here(workload: Workload) -> bool:
-    return workload.group == "reading" and not _mounted(workload)
+    return "mount" in workload.name
 
 
 KINDS = (
-    Kind("Fetch images and use them", _group("import")),
+    Kind("Fetch images and use them", _alone("import")),
     Kind("Keep many versions on little disk", lambda workload: workload.metric == "disk"),
-    Kind("Make containers by the thousand", _plain("containers")),
-    Kind("Keep containers small", _plain("containers"), "disk"),
+    Kind("Make containers by the thousand", _alone("containers")),
+    Kind("Keep containers small", _alone("containers"), "disk"),
     Kind("Checkpoint and roll back", _forking),
-    Kind("Write: installs, databases, big files", _group("writing")),
-    Kind("Read and walk, through the library", _read_here),
-    Kind("Read and walk, as a process in a mount", _mounted),
-    Kind("Find changes, commit, export", _plain("changes")),
-    Kind("Remove, and have the space back", _group("removal")),
-    Kind("Many processes at once", _group("parallel")),
-)  # fmt: skip
+    Kind("Write: installs, databases, big files", _alone("writing")),
+    Kind("Read and walk, through the library", _alone("reading")),
+    Kind("Run processes in a mount: read, walk, install", _mounted),
+    Kind("Find changes, commit, export", _alone("changes")),
+    Kind("Remove, and have the space back", _alone("removal")),
+    Kind("Many processes at once", _alone("parallel")),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -119,10 +113,12 @@ def _choice(run: Run, lines: Mapping[Key, Line], kind: Kind) -> Choice | None:
     picks = [best, *(name for name in order[1:] if _even(ratios[name]))]
     rest = [name for name in order if name not in picks]
     peer, beside, shared = _best_peer(run, lines, pieces, best)
+    if any(lines[one.key].low <= 0 for one in able[best]):
+        ratios, beside = dict.fromkeys(ratios), None  # of nothing there is no multiple
     return Choice(
         title=kind.title,
         picks=tuple(picks),
-        reasons=tuple(_reasons(run, able[best], [able[name] for name in order[1:]])),
+        reasons=tuple(_reasons(run, lines, able[best], [able[name] for name in order[1:]])),
         runner_up=rest[0] if rest else "",
         behind=ratios[rest[0]] if rest else None,
         peer=peer,
@@ -146,14 +142,15 @@ def _pieces(
             if key.workload == workload.name
             and key.measure == measure
             and key.subject in drivers
-            and _positive(line)
+            and _usable(line)
         ]
         if sizes:
             yield workload.name, max(sizes, key=lambda size: size or 0), measure
 
 
-def _positive(line: Line | None) -> bool:
-    return line is not None and bool(line.values) and line.low > 0
+def _usable(line: Line | None) -> bool:
+    """Say whether a line can be compared; taking no disk at all can, too."""
+    return line is not None and bool(line.values) and (line.low > 0 or line.key.measure == "disk")
 
 
 def _all_of(
@@ -161,7 +158,14 @@ def _all_of(
 ) -> list[Line]:
     """Return a subject's lines of all pieces, or none if it lacks one."""
     found = [lines.get(Key(subject, *piece)) for piece in pieces]
-    return [one for one in found if one is not None] if all(map(_positive, found)) else []
+    return [_counted(one) for one in found if one is not None] if all(map(_usable, found)) else []
+
+
+def _counted(line: Line) -> Line:
+    """Let what takes nothing, or gave something back, count as one byte: it has to have a rank."""
+    if not line.values or line.low > 0:
+        return line
+    return attrs.evolve(line, values={at: max(value, 1.0) for at, value in line.values.items()})
 
 
 def _beside(base: Mapping[int, float], other: Mapping[int, float]) -> Interval | None:
@@ -186,12 +190,12 @@ def _best_peer(
         both = [
             piece
             for piece in pieces
-            if _positive(lines.get(Key(peer, *piece))) and _positive(lines.get(Key(pick, *piece)))
+            if _usable(lines.get(Key(peer, *piece))) and _usable(lines.get(Key(pick, *piece)))
         ]
         found = _beside(
             *means_by_round(
-                [lines[Key(pick, *piece)] for piece in both],
-                [lines[Key(peer, *piece)] for piece in both],
+                [_counted(lines[Key(pick, *piece)]) for piece in both],
+                [_counted(lines[Key(peer, *piece)]) for piece in both],
                 fill=True,
             )
         )
@@ -201,20 +205,22 @@ def _best_peer(
     return (best[2], best[3], -best[0]) if best else ("", None, 0)
 
 
-def _reasons(run: Run, best: Sequence[Line], others: Sequence[Sequence[Line]]) -> Iterable[str]:
+def _reasons(
+    run: Run, lines: Mapping[Key, Line], best: Sequence[Line], others: Sequence[Sequence[Line]]
+) -> Iterable[str]:
     """Return the pick's figures beside the next driver's, the most telling workloads first."""
     told: list[tuple[float, str]] = []
     workloads = {one.name: one for one in run.workloads}
     for at, line in enumerate(best):
         workload = workloads[line.key.workload]
         title = _title(workload, line)
-        text = f"{title}: {quantity(line.key.measure, line.median)}"
+        text = f"{title}: {_figure(lines[line.key])}"
         if line.operations > 1 and line.key.measure != "peak_memory":
             text += " each"
         rivals = [rival[at] for rival in others]
         if rivals:
             rival = min(rivals, key=lambda one: one.median)
-            text += f" ({rival.key.subject} {quantity(rival.key.measure, rival.median)})"
+            text += f" ({rival.key.subject} {_figure(lines[rival.key])})"
             between = ratio_of_pairs(line, rival)
             told.append((abs(math.log(between.estimate)) if between else 0.0, text))
         else:
@@ -222,13 +228,17 @@ def _reasons(run: Run, best: Sequence[Line], others: Sequence[Sequence[Line]]) -
     told.sort(key=lambda one: -one[0])
     yield from (text for _, text in told[:_MOST_REASONS])
     if len(told) > _MOST_REASONS:
-        yield f"and {len(told) - _MOST_REASONS} more workloads"
+        yield f"and {several(len(told) - _MOST_REASONS, 'more workloads')}"
+
+
+def _figure(line: Line) -> str:
+    return quantity(line.key.measure, line.median)
 
 
 def _title(workload: Workload, line: Line) -> str:
     if line.key.parameter is None:
         return workload.title
-    return f"{workload.title}, {number(line.key.parameter)} {workload.parameter}"
+    return f"{workload.title}, {several(line.key.parameter, workload.parameter)}"
 
 
 def _why(
@@ -238,7 +248,7 @@ def _why(
         line = lines.get(Key(subject, *piece))
         if line is None:
             return f"{piece[0]} wasn't measured"
-        if not _positive(line):
+        if not _usable(line):
             return f"{piece[0]} {line.problem or 'has nothing to compare'}"
     return "no round has all of it"
 

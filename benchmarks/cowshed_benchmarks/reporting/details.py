@@ -45,6 +45,11 @@ class Detail:
     rows: tuple[DetailRow, ...]
     conditions: str
 
+    @property
+    def failed(self) -> int:
+        """How many samples failed."""
+        return sum(row.failed for row in self.rows)
+
 
 def details(run: Run, lines: Mapping[Key, Line]) -> list[Detail]:
     """Return the tables of all workloads; ``lines`` are of all measures."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from ..judging.lines import MEASURES, Key, Line, lines, ratio_of_pairs
-from ..quantities import TITLES, number, size, times
+from ..quantities import TITLES, number, quantity, several, size, times
 from ..results import Metric, Run, Subject, Workload
 from .charts import Curve, Row, curve_of, ratio_chart, scaling_chart
 from .decision import choices, factor
@@ -24,8 +24,10 @@ class Figure:
     title: str
     question: str
     chart: str
-    #: Failures, skips and other things that a chart can't show.
+    #: Failures and skips, which a chart can't show.
     remarks: tuple[str, ...] = ()
+    #: Points at or below nothing, which log axes don't have.
+    nothing: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -110,6 +112,7 @@ def _grown(
 ) -> Figure | None:
     curves: list[Curve] = []
     missing: dict[tuple[str, str], list[str]] = {}
+    nothing: dict[tuple[str, str], list[str]] = {}
     for subject in run.subjects:
         by_size = {
             key.parameter: line
@@ -120,6 +123,8 @@ def _grown(
         curve = curve_of(subject.name, by_size)
         if curve.points:
             curves.append(curve)
+        for count, value in curve.nothing.items():
+            nothing.setdefault((subject.name, quantity(measure, value)), []).append(number(count))
         for count, line in by_size.items():
             if line.problem:
                 missing.setdefault((subject.name, line.problem), []).append(number(count))
@@ -139,11 +144,17 @@ def _grown(
         f"{workload.title}: {TITLES[measure]}",
         workload.question,
         chart,
-        tuple(
-            f"{name}, {' and '.join(counts)} {workload.parameter}: {problem}"
-            for (name, problem), counts in missing.items()
-        ),
+        _remarks(workload, missing),
+        _remarks(workload, nothing),
         _slopes([one for one in curves if one.subject in drivers]),
+    )
+
+
+def _remarks(workload: Workload, found: Mapping[tuple[str, str], Sequence[str]]) -> tuple[str, ...]:
+    """Return (subject, what) with the sizes at which that is so, a line each."""
+    return tuple(
+        f"{name}, {' and '.join(counts)} {workload.parameter}: {what}"
+        for (name, what), counts in found.items()
     )
 
 
@@ -250,7 +261,7 @@ def _failure(workload: Workload, own: Sequence[Line]) -> str:
 def _row_title(workload: Workload, line: Line) -> str:
     title = workload.title
     if line.key.parameter is not None:
-        title += f", {number(line.key.parameter)} {workload.parameter}"
+        title += f", {several(line.key.parameter, workload.parameter)}"
     return title if workload.metric == "wall" else f"{title}: {TITLES[workload.metric]}"
 
 
