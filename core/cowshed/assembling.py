@@ -72,6 +72,8 @@ class Assembly:
         self._claim: Claim | None = None
         self._lock = threading.Lock()
         self._stopped = False
+        self._fetching = False
+        self._closed = False
         #: Bytes that came from the source.
         self.received = 0
 
@@ -87,7 +89,10 @@ class Assembly:
     # -- the plan -----------------------------------------------------------------------------
 
     def plan(self, holdings: Holdings, blobs: BlobStore, told: Callable[[int], None]) -> bool:
-        """Find out what has to be fetched; False: it doesn't pay."""
+        """Find out what has to be fetched; False: it doesn't pay.
+
+        ``told`` hears often, from several threads, how many bytes have come.
+        """
         if not holdings:
             return False
         self._holdings = holdings
@@ -176,6 +181,8 @@ class Assembly:
         """Bring all the ranges; in a thread of its own."""
         arrivals = self._arrivals
         assert arrivals is not None
+        with self._lock:
+            self._fetching = True
         try:
             missing = arrivals.missing()
             if missing:
@@ -186,6 +193,11 @@ class Assembly:
         except BaseException as error:
             arrivals.finish(error)
             raise
+        finally:
+            with self._lock:
+                self._fetching = False
+            if self._closed:
+                self.close()
 
     # -- the tar ------------------------------------------------------------------------------
 
@@ -199,6 +211,7 @@ class Assembly:
             between = self._table.between(self._limits)
             parts = self._by_blob() if between is None else self._by_split(between)
             for part in parts:
+                self._told(self.received)
                 if isinstance(part, bytes):
                     yield part
                 elif isinstance(part, FileContent):
@@ -321,7 +334,11 @@ class Assembly:
 
     def close(self) -> None:
         """Remove what came. Twice is fine."""
-        claim, self._claim = self._claim, None
+        with self._lock:
+            self._closed = True
+            if self._fetching:
+                return  # it writes to the file; whoever is at it closes it
+            claim, self._claim = self._claim, None
         if claim is not None:
             claim.remove()
             claim.close()

@@ -14,6 +14,7 @@ in its last layer doesn't cost the others.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import threading
@@ -45,6 +46,8 @@ _BUFFER = 1 << 20
 #: Between two looks at a file that another process is writing.
 _LOOK = 0.05
 _TELL = 0.1
+#: How long a process that brings a blob in part may show nothing before another does, too.
+_PATIENCE = 10.0
 
 #: Told of a layer's position, the bytes of it that are here and whether it is complete.
 Told = Callable[[int, int, bool], None]
@@ -154,18 +157,20 @@ class Fetcher:
             layer,
             open=open_,
             settle=settle,
+            ready=functools.partial(self._hurry, transfer),
             assemble=assemble,
             give_up=transfer.give_up,
             contents=transfer.contents,
         )
 
     def _hurry(self, transfer: _Transfer) -> None:
-        """Fetch a layer that somebody is about to read, if nobody does yet."""
+        """Fetch a layer that somebody is about to read, if nobody does yet; wait for its file."""
         with self._lock:
             waiting = transfer in self._waiting
             if waiting:
                 self._waiting.remove(transfer)
-        if waiting or transfer.demand():
+        while waiting or transfer.demand():
+            waiting = False
             thread = threading.Thread(target=transfer.run, name="cowshed-fetch-now", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -195,6 +200,7 @@ class _Transfer:
         #: What may bring it in part, and whether it does.
         self._assembly = assembly
         self._assembling = False
+        self._gave_up = False
         self._holdings = holdings
         self._limits = limits
         self._changed = threading.Condition()
@@ -203,6 +209,7 @@ class _Transfer:
         self._error: BaseException | None = None
         self._state = "waiting"
         self._demanded = False
+        self._awaited = False
         self._stopped = False
         self._closed = False
         #: The blob is in the store: it was kept when another driver's layer was made of it.
@@ -276,10 +283,23 @@ class _Transfer:
         assembly, holdings = self._assembly, self._holdings
         if assembly is None or holdings is None:
             return False
+        claim.touch()
+        next_word, last = 0.0, -1
+
+        def alive(done: int) -> None:
+            nonlocal next_word, last
+            if self._stopped:
+                raise SourceError("the import was given up")
+            now = time.monotonic()
+            if now >= next_word:
+                next_word = now + _TELL
+                claim.touch()
+                if done != last and self._state == "running":
+                    last = done
+                    self._told(self._index, done, False)
+
         try:
-            plans = assembly.plan(
-                holdings(), self._blobs, lambda done: self._told(self._index, done, False)
-            )
+            plans = assembly.plan(holdings(), self._blobs, alive)
         except NoSpaceError:
             claim.close()
             raise
@@ -305,7 +325,11 @@ class _Transfer:
                 raise SourceError("the import was given up")
             if not self._demanded and not self._wanted(self._index):
                 return None
-            claim = self._blobs.partials.claim(name, self._descriptor.size)
+            partials = self._blobs.partials
+            claim = partials.claim(name, self._descriptor.size)
+            if claim is None and self._awaited and partials.is_idle(name, _PATIENCE):
+                # Its holder brings it in part and can't go on, perhaps because it waits for us.
+                claim = Claim(*partials.open(None), whole=False)
             if claim is None:
                 time.sleep(_LOOK)
                 continue
@@ -353,7 +377,8 @@ class _Transfer:
             AlreadyHereError: it wasn't wanted any more. The next call brings it in any case.
         """
         with self._changed:
-            while self._state == "running" and self._claim is None:
+            self._awaited = True
+            while self._state in ("waiting", "running") and self._claim is None:
                 self._changed.wait(_LOOK)
             if self._state != "idle":
                 return False
@@ -378,13 +403,14 @@ class _Transfer:
             while self._state == "running":
                 self._changed.wait(_LOOK)
             self._assembling = False
+            self._gave_up = True
             self._holdings = None
             self._state, self._demanded = "idle", True
         self._assembly.close()
 
     def contents(self) -> Contents | None:
-        """Return the table of contents of a blob that was read."""
-        if self._assembly is None:
+        """Return the table of contents of a blob that was read, unless it has lied."""
+        if self._assembly is None or self._gave_up:
             return None
         if self._assembling:
             return self._assembly.contents

@@ -169,32 +169,38 @@ class Importer:
         index: int,
         source: SourceImage,
     ) -> LayerRecord:
+        while True:
+            # Another process may be at it and want the lock that is taken below: so it is waited
+            # for before.
+            if chain and layer.ready is not None and self.wants(source, index):
+                with suppress(AlreadyHereError):
+                    layer.ready()
+            try:
+                return self._locked(lease, layer, chain, parent, index, len(source.layers))
+            except AlreadyHereError:
+                continue
+
+    def _locked(
+        self, lease: Lease, layer: SourceLayer, chain: str, parent: str, index: int, count: int
+    ) -> LayerRecord:
+        """Make a layer unless it is here. AlreadyHereError: look once more."""
         shed, driver = self._shed, self.driver
-        count = len(source.layers)
+
+        def progress(done: int) -> None:
+            self._tell("reading", layer, index, count, read=done)
+
         with ExitStack() as stack:
             if chain:
                 stack.enter_context(shed.locks.acquire(layer_lock(driver, chain)))
-                known = self._known(lease, chain)
-                if known is not None:
-                    self.existing += 1
-                    self._tell("exists", layer, index, count, size=known.size)
-                    return known
-
-            def progress(done: int) -> None:
-                self._tell("reading", layer, index, count, read=done)
-
-            while True:
-                record = self._replayed(lease, layer, chain, parent)
-                if record is not None:
-                    self.existing += 1
-                    self._tell("exists", layer, index, count, size=record.size)
-                    return record
-                progress(0)
-                try:
-                    record, read = self._read(lease, layer, chain, parent, progress)
-                    break
-                except AlreadyHereError:
-                    continue
+            here = (self._known(lease, chain) if chain else None) or self._replayed(
+                lease, layer, chain, parent
+            )
+            if here is not None:
+                self.existing += 1
+                self._tell("exists", layer, index, count, size=here.size)
+                return here
+            progress(0)
+            record, read = self._read(lease, layer, chain, parent, progress)
             self.bytes_read += read
         self._tell("done", layer, index, count, read=read, size=record.size)
         return record

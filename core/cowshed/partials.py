@@ -44,6 +44,11 @@ class Claim:
             if os.path.samestat(os.fstat(self.descriptor), self._path.lstat()):
                 self._path.replace(target)
 
+    def touch(self) -> None:
+        """Show others that its holder gets on, though the file doesn't grow."""
+        if self.descriptor >= 0:
+            os.utime(self.descriptor)
+
     def close(self) -> None:
         """Let go. Twice is fine."""
         if self.descriptor >= 0:
@@ -91,6 +96,14 @@ class Partials:
             os.close(descriptor)
             return None
         return Claim(descriptor, path, whole=True)
+
+    def is_idle(self, name: str, seconds: float) -> bool:
+        """Say whether a file is empty and its holder hasn't touched it for so long."""
+        try:
+            status = (self._directory / name).lstat()
+        except FileNotFoundError:
+            return False
+        return not status.st_size and time.time() - status.st_mtime > seconds
 
     def usage(self) -> int:
         """Return all bytes on disk (allocated)."""

@@ -55,6 +55,9 @@ class SourceLayer:
     #: Gives ranges of the raw bytes: for far sources, so that layers with a table of contents come
     #: only as far as they are new. Such a source has ``open_at``, too.
     open_ranges: OpenRanges | None = None
+    #: Waits until somebody brings the layer, we or another process; before its lock is taken.
+    #: Raises AlreadyHereError as ``open`` does.
+    ready: Callable[[], None] | None = None
     #: Opens the uncompressed tar, put together from what the shed holds and such ranges. None: that
     #: can't be or doesn't pay; ``open`` it. Raises AlreadyHereError as ``open`` does.
     assemble: Callable[[], BinaryIO | None] | None = None

@@ -300,8 +300,9 @@ class Rule:
     corrupt: int | None = None
     #: Bytes a second.
     rate: int | None = None
-    #: Ranges aren't known.
+    #: Ranges aren't known, or not in requests with such headers.
     no_ranges: bool = False
+    when: Callable[[dict[str, str]], bool] = lambda headers: True
     #: The registry does what it is asked, and its answer is lost.
     lose: bool = False
     #: Waited for before the answer is passed on.
@@ -370,14 +371,17 @@ class FaultProxy:
 
     def _handle(self, handler: Handler) -> None:
         body = _body(handler)
-        headers = {name.lower(): value for name, value in handler.headers.items()}
+        # Some clients send several Accept headers, which mean one.
+        headers = {
+            name.lower(): ", ".join(handler.headers.get_all(name, [])) for name in handler.headers
+        }
         with self._lock:
             self.seen.append(Seen(handler.command, handler.path, headers, body))
         rule = self._rule(f"{handler.command} {handler.path}") or Rule(re.compile(""))
         if rule.action is not None:
             rule.action(handler)
             return
-        if rule.no_ranges:
+        if rule.no_ranges and rule.when(headers):
             headers.pop("range", None)
         if rule.gate is not None:
             rule.gate.wait(30)

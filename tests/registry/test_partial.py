@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import attrs
 import pytest
+import zstandard
 
 from cowshed import Shed
+from cowshed.errors import DigestMismatchError
+from cowshed.holdings import MAGIC
 from cowshed.importing import Imported
 
+from .chunked import STARGZ, ZSTD, Layer, Mangle, image_of, stargz, zstd_chunked
 from .conftest import OpenShed
-from .images import MadeImage, Publisher, make_image
+from .images import MadeImage, Publisher, make_image, make_tar, noise
 from .services import FaultProxy, RegistryProcess
 
 DRIVERS = ["hardlink-farm", "chunk-dedup", "overlayfs"]
-Pull = Callable[..., Imported]
 
 
 def words(size: int, seed: object) -> bytes:
@@ -93,3 +102,441 @@ def test_a_version_with_a_twentieth_changed_transfers_less_than_a_tenth(
     assert came - config <= second.total / 10
     assert_sound(shed, one)
     assert_sound(shed, two)
+
+
+def test_unchanged_layers_in_another_compression_are_not_fetched(
+    push: Any, shed: Shed, registry: RegistryProcess, proxy: FaultProxy, name: str
+) -> None:
+    """What came with gzip is known by its diff ID when it is offered as zstd:chunked."""
+    made = push("v1", tree(1))
+    shed.pull(f"{registry.host}/{name}-plain:v1")
+    shed.remove_image(f"{registry.host}/{name}-plain:v1")  # only its name and config are new
+    shed.pull(f"{registry.host}/{name}-plain:v1")
+    proxy.reset()
+    again = pull(shed, proxy.host, name, "v1")
+    assert (again.received, again.existing) == (0, 1)
+    more = push("v2", tree(1), {"etc/more": b"more"})
+    proxy.reset()
+    other = pull(shed, proxy.host, name, "v2")
+    assert (other.existing, other.layers) == (1, 2)
+    assert other.received < 2_000
+    assert_sound(shed, made)
+    assert_sound(shed, more)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_files_are_found_in_layers_that_came_without_a_table(
+    push: Any,
+    open_shed: OpenShed,
+    registry: RegistryProcess,
+    proxy: FaultProxy,
+    name: str,
+    driver: str,
+) -> None:
+    push("v1", tree(1, count=150))
+    moved = {path.replace("part3", "part3.1"): data for path, data in tree(2, count=150).items()}
+    two = push("v2", moved)
+    shed = open_shed(driver=driver)
+    shed.pull(f"{registry.host}/{name}-plain:v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert 0 < second.received < second.total / 5
+    assert_sound(shed, two)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("first", ["with a table", "without"])
+def test_a_large_file_costs_its_changed_chunks(
+    push: Any,
+    open_shed: OpenShed,
+    registry: RegistryProcess,
+    proxy: FaultProxy,
+    name: str,
+    driver: str,
+    first: str,
+) -> None:
+    old = noise(4_000_000, name)
+    new = old[:1_000_000] + b"put in" + old[1_000_000:3_000_000] + noise(100_000) + old[3_100_000:]
+    push("v1", {"big": old})
+    two = push("v2", {"big": new})
+    shed = open_shed(driver=driver)
+    if first == "without":
+        shed.pull(f"{registry.host}/{name}-plain:v1")
+    else:
+        pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert 100_000 < second.received < 900_000
+    assert_sound(shed, two)
+
+
+def test_zeros_are_never_fetched(push: Any, shed: Shed, proxy: FaultProxy, name: str) -> None:
+    push("v1", {"a": noise(400_000, 1)})
+    two = push("v2", {"a": noise(400_000, 1), "z": bytes(8_000_000) + b"end"})
+    pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < 20_000
+    assert_sound(shed, two)
+
+
+def test_kept_blobs_come_whole(
+    push: Any, open_shed: OpenShed, proxy: FaultProxy, name: str
+) -> None:
+    """Whoever keeps blobs wants their bytes, so there is nothing to save."""
+    shed = open_shed(overrides={"keep_blobs": True})
+    push("v1", tree(1, count=60))
+    push("v2", tree(2, count=60))
+    pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received == second.total
+    (kept,) = shed.kept_layer_blobs(second.image.manifest)
+    assert shed.blobs.has(kept)
+
+
+# -- other people's tables -----------------------------------------------------------------------
+
+Make = Callable[[bytes], Layer]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [(zstd_chunked, 10), (partial(zstd_chunked, split=False), 25), (stargz, 30)],
+    ids=["zstd:chunked", "without tar-split data", "eStargz"],
+)
+def test_other_writers_layers_are_read_in_part(
+    publisher: Publisher,
+    open_shed: OpenShed,
+    proxy: FaultProxy,
+    name: str,
+    driver: str,
+    make: Make,
+    most: int,
+) -> None:
+    shed = open_shed(driver=driver)
+    images = [image_of(make(make_tar(tree(version)))) for version in (1, 2)]
+    for number, image in enumerate(images, 1):
+        publisher.image(name, image, f"v{number}")
+        pulled = pull(shed, proxy.host, name, f"v{number}")
+    assert 0 < pulled.received < pulled.total * most / 100
+    for image in images:
+        assert_sound(shed, image)
+
+
+def test_estargz_chunks_of_a_large_file_are_fetched_one_by_one(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    old = noise(3_000_000, 5)
+    new = old[:1_500_000] + b"X" + old[1_500_001:]
+    for number, data in enumerate((old, new), 1):
+        image = image_of(stargz(make_tar({"big": data, "small": b"s"}), chunk=250_000))
+        publisher.image(name, image, f"v{number}")
+        pulled = pull(shed, proxy.host, name, f"v{number}")
+    assert pulled.received < 600_000  # the changed chunk, and the last one, which has a header
+    assert_sound(shed, image)
+
+
+def test_headers_behind_an_estargz_file_are_fetched_where_they_changed(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    """The same contents in another order: what stood behind each is no longer true."""
+    files = {f"f{number:02}": noise(20_000, number) for number in range(20)}
+    turned = dict(reversed(files.items()))
+    turned["new"] = b"new"
+    first = image_of(stargz(make_tar(files)))
+    second = image_of(stargz(make_tar(turned)))
+    for number, image in enumerate((first, second), 1):
+        publisher.image(name, image, f"v{number}")
+        pull(shed, proxy.host, name, f"v{number}")
+    assert_sound(shed, second)
+
+
+# -- tables that lie -----------------------------------------------------------------------------
+
+
+def entry(table: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(one for one in table["entries"] if one["name"] == name)
+
+
+def swap(table: dict[str, Any]) -> None:
+    one, two = entry(table, "b"), entry(table, "c")
+    one["digest"], two["digest"] = two["digest"], one["digest"]
+
+
+def set_in(name: str, **values: Any) -> Mangle:
+    def mangle(table: dict[str, Any]) -> None:
+        entry(table, name).update(values)
+
+    return mangle
+
+
+def deep(table: dict[str, Any]) -> bytes:
+    return b'{"version":1,"entries":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "the digests of two files are swapped": {"mangle": swap},
+    "a new file has the digest of one that is here": {
+        "mangle": lambda t: entry(t, "new").update(digest=entry(t, "b")["digest"])
+    },
+    "an offset is another frame's": {
+        "mangle": lambda t: entry(t, "new").update(offset=entry(t, "new")["offset"] - 80)
+    },
+    "an offset is in the middle of a frame": {
+        "mangle": lambda t: entry(t, "new").update(offset=entry(t, "new")["offset"] + 7)
+    },
+    "ranges overlap": {"mangle": lambda t: entry(t, "c").update(offset=entry(t, "b")["offset"])},
+    "a range ends before it begins": {"mangle": set_in("c", endOffset=3)},
+    "a range is beyond the blob": {"mangle": set_in("new", offset=1 << 50, endOffset=1 << 51)},
+    "an offset is negative": {"mangle": set_in("c", offset=-5)},
+    "an offset is no whole number": {"mangle": set_in("c", offset=1.5)},
+    "an offset is no number": {"mangle": set_in("c", offset="0")},
+    "an offset is true": {"mangle": set_in("c", offset=True)},
+    "a file is a byte shorter": {"mangle": set_in("b", size=39_999)},
+    "a file is a byte longer": {"mangle": set_in("new", size=30_001)},
+    "a file has a petabyte": {"mangle": set_in("new", size=1 << 50)},
+    "a file has more than there are numbers": {"mangle": set_in("new", size=1 << 80)},
+    "a digest is nonsense": {"mangle": set_in("new", digest="sha256:../../etc/passwd")},
+    "a digest is missing": {"mangle": set_in("new", digest="")},
+    "chunks don't make up their file": {
+        "mangle": lambda t: t["entries"].append(
+            {"type": "chunk", "name": t["entries"][-1]["name"], "chunkOffset": 1, "chunkSize": 5}
+        )
+    },
+    "a chunk has no file": {
+        "mangle": lambda t: t["entries"].insert(0, {"type": "chunk", "name": "b"})
+    },
+    "a file is said to be zeros": {"mangle": set_in("new", chunkType="zeros")},
+    "a file is missing": {"mangle": lambda t: t["entries"].remove(entry(t, "new"))},
+    "a file is there twice": {"mangle": lambda t: t["entries"].append(entry(t, "new"))},
+    "files are in another order": {"mangle": lambda t: t["entries"].reverse()},
+    "a type is unknown": {"mangle": set_in("new", type="door")},
+    "a name is missing": {"mangle": lambda t: entry(t, "new").pop("name")},
+    "the version is another": {"mangle": lambda t: t.update(version=2)},
+    "the entries are no list": {"mangle": lambda t: t.update(entries={})},
+    "it is no object": {"mangle": lambda t: b"[]"},
+    "it is no JSON": {"mangle": lambda t: b"{"},
+    "it is nested deeply": {"mangle": deep},
+    "it isn't compressed": {"pack": lambda table: table},
+    "it unpacks to more than it says": {"pack": lambda t: zstandard.compress(t + bytes(1 << 28))},
+    "it unpacks to less than it says": {"pack": lambda t: zstandard.compress(t[:-1])},
+    "its checksum is another": {
+        "notes": lambda n: n.update({f"{ZSTD}.manifest-checksum": f"sha256:{'0' * 64}"})
+    },
+    "its checksum is a path": {
+        "notes": lambda n: n.update({f"{ZSTD}.manifest-checksum": "sha256:../../x"})
+    },
+    "its place is beyond the blob": {
+        "notes": lambda n: n.update({f"{ZSTD}.manifest-position": "99999999:9999:9999:1"})
+    },
+    "its place is nonsense": {
+        "notes": lambda n: n.update({f"{ZSTD}.manifest-position": "1:2:-3:1"})
+    },
+    "its place is larger than any number": {
+        "notes": lambda n: n.update({f"{ZSTD}.manifest-position": f"{'9' * 30}:1:1:1"})
+    },
+    "it has a gigabyte": {
+        "notes": lambda n: n.update(
+            {f"{ZSTD}.manifest-position": n[f"{ZSTD}.manifest-position"][:-2] + "9999999:1"}
+        )
+    },
+    "there are two": {"notes": lambda n: n.update({STARGZ: f"sha256:{'0' * 64}"})},
+    "the tar-split data is elsewhere": {
+        "notes": lambda n: n.update({f"{ZSTD}.tarsplit-position": "10:1000:1"})
+    },
+    "the tar-split data lacks a file": {"mangle_split": lambda lines: lines.pop(3)},
+    "the tar-split data has another header": {
+        "mangle_split": lambda lines: lines[0].update(payload="AAAA")
+    },
+    "the tar-split data is no base64": {
+        "mangle_split": lambda lines: lines[0].update(payload="\u00e4")
+    },
+    "the tar-split data has negative sizes": {
+        "mangle_split": lambda lines: lines[1].update(size=-40_000)
+    },
+    "the tar-split data has unknown entries": {
+        "mangle_split": lambda lines: lines[0].update(type=7)
+    },
+}
+
+OLD = {"a": words(50_000, "a"), "b": noise(40_000, "b"), "c": noise(40_000, "c")}
+NEW = {**OLD, "new": noise(30_000, "new")}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_table_that_lies_is_answered_with_a_full_download(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str, lie: str
+) -> None:
+    name = f"lie-{list(LIES).index(lie)}"
+    old = image_of(zstd_chunked(make_tar(OLD)))
+    new = image_of(zstd_chunked(make_tar(NEW), **LIES[lie]))
+    publisher.image(name, old, "v1")
+    publisher.image(name, new, "v2")
+    pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received >= second.total
+    assert_sound(shed, new)
+    # Nor does what it said do harm to a later one.
+    third = image_of(zstd_chunked(make_tar({**NEW, "third": noise(30_000, 3)})))
+    publisher.image(name, third, "v3")
+    assert pull(shed, proxy.host, name, "v3").received < second.total * 0.6
+    assert_sound(shed, third)
+
+
+def test_names_in_a_table_lead_nowhere(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    """Names are read from the tar's own headers; a table's are only compared."""
+
+    def mangle(table: dict[str, Any]) -> None:
+        for number, one in enumerate(table["entries"]):
+            one["name"] = ("../../../etc/passwd", "/etc/shadow", "a\0b", "")[number % 4]
+
+    publisher.image(name, image_of(zstd_chunked(make_tar(OLD))), "v1")
+    new = image_of(zstd_chunked(make_tar(NEW), mangle=mangle))
+    publisher.image(name, new, "v2")
+    pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < second.total / 2
+    assert_sound(shed, new)
+
+
+@pytest.mark.parametrize(
+    "mangle",
+    [
+        swap,
+        set_in("c", offset=1),
+        set_in("c", innerOffset=5),
+        set_in("new", size=30_001),
+        lambda t: b"{}",
+    ],
+    ids=["digests", "offset", "inner offset", "size", "nothing"],
+)
+def test_an_estargz_table_that_lies_is_answered_with_a_full_download(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str, mangle: Mangle
+) -> None:
+    publisher.image(name, image_of(stargz(make_tar(OLD))), "v1")
+    new = image_of(stargz(make_tar(NEW), mangle=mangle))
+    publisher.image(name, new, "v2")
+    pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received >= second.total
+    assert_sound(shed, new)
+
+
+def test_a_wrong_layer_is_refused_whatever_its_table_says(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    good = zstd_chunked(make_tar(NEW))
+    wrong = attrs.evolve(good, tar=make_tar({**NEW, "other": b"promised"}))
+    publisher.image(name, image_of(zstd_chunked(make_tar(OLD))), "v1")
+    publisher.image(name, image_of(wrong), "v2")
+    pull(shed, proxy.host, name, "v1")
+    with pytest.raises(DigestMismatchError, match="diff ID"):
+        pull(shed, proxy.host, name, "v2")
+    assert len(shed.images()) == 1
+
+
+# -- registries and sheds that don't help --------------------------------------------------------
+
+
+@pytest.fixture
+def pair(publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str) -> MadeImage:
+    """The first version is here; this is the second."""
+    publisher.image(name, image_of(zstd_chunked(make_tar(OLD))), "v1")
+    second = image_of(zstd_chunked(make_tar(NEW)))
+    publisher.image(name, second, "v2")
+    pull(shed, proxy.host, name, "v1")
+    proxy.reset()
+    return second
+
+
+def test_a_registry_without_ranges_gives_the_whole(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    proxy.on("GET .*/blobs/", no_ranges=True)
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received == second.total
+    assert len(blob_requests(proxy, pair.layers[0].digest)) == 2
+    assert_sound(shed, pair)
+
+
+def test_a_registry_that_gives_one_range_only_is_asked_for_each(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    first, second = (image_of(zstd_chunked(make_tar(tree(v, count=90)))) for v in (1, 2))
+    publisher.image(name, first, "v1")
+    publisher.image(name, second, "v2")
+    pull(shed, proxy.host, name, "v1")
+    proxy.on("GET .*/blobs/", no_ranges=True, when=lambda headers: "," in headers.get("range", ""))
+    pulled = pull(shed, proxy.host, name, "v2")
+    assert pulled.received < pulled.total / 4
+    asked = [one for one in blob_requests(proxy, second.layers[0].digest) if one]
+    assert len(asked) > 3
+    assert_sound(shed, second)
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall"])
+def test_a_range_that_breaks_off_is_gone_on_with(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str, fault: str
+) -> None:
+    proxy.on(f"GET .*/blobs/{pair.layers[0].digest}", times=2, **{fault: 300})
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < second.total / 2
+    assert_sound(shed, pair)
+
+
+def test_a_damaged_range_is_noticed(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    digest = pair.layers[0].digest
+    proxy.on(f"GET .*/blobs/{digest}", times=1)
+    proxy.on(f"GET .*/blobs/{digest}", times=1, corrupt=20_000)
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received > second.total
+    assert_sound(shed, pair)
+
+
+def test_digests_that_are_wrong_here_cost_a_transfer_only(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    (path,) = (shed.root / "recipes").glob("*.digests")
+    data = bytearray(path.read_bytes())
+    head = len(MAGIC) + 4
+    one, two = data[head + 36 : head + 68], data[head + 72 : head + 104]
+    data[head + 36 : head + 68], data[head + 72 : head + 104] = two, one
+    path.write_bytes(data)
+    second = pull(shed, proxy.host, name, "v2")
+    assert 110_000 < second.received < second.total
+    assert_sound(shed, pair)
+
+
+def test_what_was_remembered_of_a_layer_goes_with_it(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    pull(shed, proxy.host, name, "v2")
+    assert len(list((shed.root / "recipes").glob("*.digests"))) == 2
+    for image in shed.images():
+        shed.remove_image(image.id, force=True)
+    assert list((shed.root / "recipes").iterdir()) == []
+
+
+def test_two_pulls_at_once_fetch_what_is_missing_once(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    program = (
+        "import sys, cowshed\n"
+        "shed = cowshed.Shed(sys.argv[1], driver='chunk-dedup')\n"
+        "(one,) = shed.pull(sys.argv[2])\n"
+        "print(one.received)\n"
+    )
+    gate = threading.Event()
+    proxy.on("GET .*/blobs/.*", gate=gate)
+    words = (sys.executable, "-c", program, str(shed.root), f"{proxy.host}/{name}:v2")
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    deadline = time.monotonic() + 20
+    while len(proxy.requests("GET .*/manifests/")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    gate.set()
+    received = sorted(int(one.communicate(timeout=60)[0]) for one in both)
+    assert received[0] == 0 < received[1] < sum(len(one.data) for one in pair.layers) / 2
+    assert_sound(shed, pair)

@@ -27,7 +27,7 @@ from ..reader import Member, Reader
 from .contents import MAX_TABLE
 from .crc64 import Crc64
 from .describing import describe
-from .tables import ZSTD
+from .tables import OLD_ZSTD, ZSTD
 from .tar_split import TarSplitWriter
 
 #: 64 KiB is what containers/storage cuts to; a chunk's frame and entry cost some 250 bytes.
@@ -261,10 +261,14 @@ class _Writing:
                 _FOOTER_MAGIC,
             )
         )  # fmt: skip
+        checksum = f"sha256:{hashlib.sha256(table).hexdigest()}"
+        position = f"{place}:{len(table)}:{plain}:{_KIND}"
         return {
-            f"{ZSTD}manifest-checksum": f"sha256:{hashlib.sha256(table).hexdigest()}",
-            f"{ZSTD}manifest-position": f"{place}:{len(table)}:{plain}:{_KIND}",
+            f"{ZSTD}manifest-checksum": checksum,
+            f"{ZSTD}manifest-position": position,
             f"{ZSTD}tarsplit-position": f"{split_place}:{len(split)}:{split_plain}",
+            f"{OLD_ZSTD}manifest-checksum": checksum,
+            f"{OLD_ZSTD}manifest-position": position,
         }
 
 
