@@ -33,6 +33,7 @@ from typing import Literal
 
 import attrs
 
+from ..quantities import several
 from ..results import Metric, Run
 from .lines import Key, Line, lines, means_by_round, ratio
 from .ranks import CONFIDENCE, Interval, discoveries, discoveries_of_all, p_of_samples, smallest_p
@@ -277,8 +278,8 @@ def _notes(
         needed = next(n for n in range(1, 100) if smallest_p(n, n) <= bar)
         if few < needed:
             yield (
-                f"{few} rounds can't make one of {len(counted)} lines certain by itself; "
-                f"{needed} rounds could, or look at fewer lines"
+                f"{several(few, 'rounds')} can't make one of {len(counted)} lines certain by "
+                f"itself; {needed} rounds could, or look at fewer lines"
             )
     floors = {one.name for run in (first, second) for one in run.subjects if one.kind == "floor"}
     moved = [

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from ..judging.lines import MEASURES, Key, Line, lines
-from ..quantities import quantity
+from ..quantities import quantity, several
 from ..results import Metric, Run, Subject
 from .charts import short
 from .drawing import colour, drawing, svg
@@ -126,7 +126,7 @@ def markdown(run: Run) -> str:
     machine = run.machine
     rounds = 1 + max(one.round for one in run.samples)
     return (
-        f"{table}\n\nMedians of up to {rounds} interleaved rounds on "
+        f"{table}\n\nMedians of up to {several(rounds, 'interleaved rounds')} on "
         f"{_escaped(machine.cpu)}, {machine.cores} cores, {_escaped(machine.file_system)}, "
         f"Linux {_escaped(machine.kernel)}, {run.started[:10]}: `{shlex.join(run.command)}`.\n"
     )

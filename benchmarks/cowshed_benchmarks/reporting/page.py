@@ -203,9 +203,8 @@ def _beside(
     remarks: dict[str, list[str]] = {}
     for workload in run.workloads:
         own = _own(every, peer.name, workload)
-        for line in own:
-            if line.problem:
-                remarks.setdefault(line.problem, []).append(_row_title(workload, line))
+        for problem in dict.fromkeys(line.problem for line in own if line.problem):
+            remarks.setdefault(problem, []).append(_sizes(workload, own, problem))
         failure = _failure(workload, own)
         done = [line for line in own if line.values]
         if not done:
@@ -236,8 +235,8 @@ def _beside(
 def _some(titles: Sequence[str]) -> str:
     """Return titles, of many only the first few."""
     if len(titles) <= _MOST_TITLES:
-        return ", ".join(titles)
-    return f"{', '.join(titles[: _MOST_TITLES - 1])} and {len(titles) - _MOST_TITLES + 1} more"
+        return "; ".join(titles)
+    return f"{'; '.join(titles[: _MOST_TITLES - 1])} and {len(titles) - _MOST_TITLES + 1} more"
 
 
 def _own(every: Mapping[Key, Line], subject: str, workload: Workload) -> list[Line]:
@@ -248,6 +247,15 @@ def _own(every: Mapping[Key, Line], subject: str, workload: Workload) -> list[Li
         if (key.subject, key.workload, key.measure) == (subject, workload.name, workload.metric)
     ]
     return sorted(own, key=lambda line: line.key.parameter or 0)
+
+
+def _sizes(workload: Workload, own: Sequence[Line], problem: str) -> str:
+    """Return a workload's title, with the sizes that have a problem if not all have it."""
+    having = [line.key.parameter for line in own if line.problem == problem]
+    if len(having) == len(own):
+        return workload.title
+    sizes = " and ".join(number(size) for size in having if size is not None)
+    return f"{workload.title} at {sizes} {workload.parameter}"
 
 
 def _failure(workload: Workload, own: Sequence[Line]) -> str:
