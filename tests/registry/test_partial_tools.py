@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,18 @@ def as_go_ends(tar: bytes) -> bytes:
 
 
 def plain(version: int, name: str) -> Layer:
-    """Return a layer of the test's own: skopeo and podman remember where else they saw one."""
-    tar = as_go_ends(make_tar({**tree(version), "test": name.encode()}))
-    return Layer(tar, Blob(tar, OCI_LAYER))
+    """Return a layer of its own: skopeo and podman remember for good where they saw a blob."""
+    own = f"{name} {os.urandom(8).hex()}".encode()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        # Podman 4.3 loses files whose directories aren't in the tar, now and then.
+        for directory in ("usr", "usr/lib", *(f"usr/lib/part{n}" for n in range(7))):
+            info = tarfile.TarInfo(directory)
+            info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, 1_600_000_000
+            tar.addfile(info)
+    files = make_tar({**tree(version), "test": own})
+    whole = as_go_ends(out.getvalue()[: 512 * 9] + files)
+    return Layer(whole, Blob(whole, OCI_LAYER))
 
 
 @pytest.fixture
