@@ -169,7 +169,27 @@ def test_what_a_stranger_wrote_into_a_run_stays_text() -> None:
         options={bad: bad},
         command=(bad,),
     )
-    assert "<script" not in page(run)
+    text = page(run)
+    assert "<script" not in text
+    assert _Page(text).open == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_and_with_any_sign_are_drawn_as_they_are() -> None:
+    strange = '牛舎 $x^2$ "<&>"'
+    run = scripted_run(rounds=2)
+    run = attrs.evolve(
+        run,
+        subjects=(attrs.evolve(run.subjects[0], name=strange), *run.subjects[1:]),
+        samples=tuple(
+            attrs.evolve(one, subject=strange) if one.subject == run.subjects[0].name else one
+            for one in run.samples
+        ),
+    )
+    text = page(run)
+    assert _Page(text).open == []
+    assert text.count("牛舎 $x^2$") > 50
+    ElementTree.fromstring(chart(run))
 
 
 # -- which driver -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from html import escape
@@ -44,6 +45,7 @@ def drawing(width: float, height: float) -> Generator[Figure, None, None]:
         "svg.hashsalt": "cowshed",
         "font.family": "DejaVu Sans",  # comes with matplotlib: the same layout everywhere
         "font.size": TEXT,
+        "text.parse_math": False,  # a name may have two dollar signs
         "text.color": colour("ink"),
         "axes.edgecolor": rule,
         "axes.labelcolor": muted,
@@ -61,7 +63,9 @@ def drawing(width: float, height: float) -> Generator[Figure, None, None]:
         "xtick.minor.visible": False,
         "ytick.minor.visible": False,
     }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # That DejaVu lacks a character of a name only makes our idea of its width a little wrong.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
