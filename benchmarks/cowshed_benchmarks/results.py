@@ -25,6 +25,10 @@ from cowshed.errors import CowshedError
 #: added without it; a reader takes no notice of those it doesn't know.
 FORMAT = 1
 
+#: How the reason begins of samples that were skipped only because the run had to end: those say
+#: nothing about their subject.
+OUT_OF_TIME = "the run's time"
+
 Outcome = Literal["ok", "skipped", "failed"]
 Group = Literal["import", "containers", "writing", "reading", "changes", "removal", "parallel"]
 #: The fields of a sample that can lead: which one answers the workload's question.

@@ -20,7 +20,7 @@ from cowshed_benchmarks.reporting.drawing import spread_out
 from cowshed_benchmarks.reporting.headline import chart, markdown
 from cowshed_benchmarks.reporting.page import page
 from cowshed_benchmarks.reporting.palette import COLOURS, styles
-from cowshed_benchmarks.results import Run, Subject
+from cowshed_benchmarks.results import OUT_OF_TIME, Run, Subject
 
 from .conftest import Call, Store
 from .scripted import SUBJECTS, WORKLOADS, scripted_run
@@ -241,6 +241,35 @@ def test_a_driver_that_fails_at_a_part_is_not_picked_and_the_reason_is_given() -
     found = _choice(attrs.evolve(run, samples=broken), "Checkpoint and roll back")
     assert found.picks == ("overlayfs",)
     assert found.unable == {"chunk-dedup": "fork failed: disk full"}
+
+
+def test_work_that_some_driver_had_no_time_for_decides_nothing() -> None:
+    run = scripted_run(rounds=1)
+    late = tuple(
+        attrs.evolve(one, outcome="skipped", reason=f"{OUT_OF_TIME}, 95 s, was over", wall=None)
+        if one.workload in ("diff", "fork") and one.subject != "naive-copy"
+        else one
+        for one in run.samples
+    )
+    run = attrs.evolve(run, samples=late)
+    titles = {one.title for one in choices(run, lines(run, MEASURES))}
+    assert "Checkpoint and roll back" not in titles
+    reasons = _choice(run, "Find changes, commit, export").reasons
+    assert len(reasons) == 1
+    assert reasons[0].startswith("Commit a container: ")
+
+
+def test_a_size_that_one_driver_alone_managed_decides_nothing_if_two_managed_a_smaller() -> None:
+    run = scripted_run(rounds=1)
+    few = tuple(
+        attrs.evolve(one, outcome="skipped", reason="it would take too long", wall=None)
+        if (one.workload, one.parameter) == ("create", 1000) and one.subject != "naive-copy"
+        else one
+        for one in run.samples
+    )
+    found = _choice(attrs.evolve(run, samples=few), "Make containers by the thousand")
+    assert found.picks == ("overlayfs",)
+    assert found.reasons[0].startswith("Create containers, 100 containers: ")
 
 
 def test_the_best_peer_stands_beside_the_pick_with_how_much_both_can_do() -> None:

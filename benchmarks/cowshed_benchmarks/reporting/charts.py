@@ -177,10 +177,10 @@ def _label_curves(
             va="center",
             annotation_clip=False,
             arrowprops={
+                # As faint as the grid, so that nobody takes the way to a name for measured.
                 "arrowstyle": "-",
-                "color": colour(style.colour),
-                "linewidth": 0.6,
-                "alpha": 0.5,
+                "color": colour("rule"),
+                "linewidth": 0.8,
                 "shrinkA": 1,
                 "shrinkB": 3,
             },

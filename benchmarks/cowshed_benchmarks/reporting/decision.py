@@ -1,10 +1,12 @@
 """Which driver for which work: derived from the samples, never from what we think of a driver.
 
 A kind of work is some of the workloads. What a driver takes for it is the geometric mean over
-these, so that each counts alike whether it takes seconds or microseconds; a workload that was run
-at several sizes counts with the largest that any driver managed. The pick takes least; whoever's
-ratio to it can't be told from 1 (its interval reaches it) shares the pick. A driver that can't do
-all of it isn't picked, and the table says why.
+these, so that each counts alike whether it takes seconds or microseconds. A workload that was run
+at several sizes counts with the largest that two drivers managed, or one if there are no two. Where
+a driver didn't get its turn before the run's time was over, a workload counts for none.
+
+The pick takes least; whoever's ratio to it can't be told from 1 (its interval reaches it) shares
+the pick. A driver that can't do all of it isn't picked, and the table says why.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import attrs
 from ..judging.lines import Key, Line, means_by_round, ratio, ratio_of_pairs
 from ..judging.ranks import Interval
 from ..quantities import quantity, several, times
-from ..results import Metric, Run, Workload
+from ..results import OUT_OF_TIME, Metric, Run, Workload
 
 #: At most so many workloads speak for a pick; the details hold all.
 _MOST_REASONS = 3
@@ -114,7 +116,8 @@ def _choice(run: Run, lines: Mapping[Key, Line], kind: Kind) -> Choice | None:
     rest = [name for name in order if name not in picks]
     peer, beside, shared = _best_peer(run, lines, pieces, best)
     if any(lines[one.key].low <= 0 for one in able[best]):
-        ratios, beside = dict.fromkeys(ratios), None  # of nothing there is no multiple
+        # Of nothing there is no multiple.
+        ratios, peer, beside = dict.fromkeys(ratios), "", None
     return Choice(
         title=kind.title,
         picks=tuple(picks),
@@ -131,21 +134,26 @@ def _choice(run: Run, lines: Mapping[Key, Line], kind: Kind) -> Choice | None:
 def _pieces(
     run: Run, lines: Mapping[Key, Line], kind: Kind, drivers: Sequence[str]
 ) -> Iterable[tuple[str, int | None, Metric]]:
-    """Return (workload, size, measure) for each workload, at the largest size any driver did."""
+    """Return (workload, size, measure) for each workload that every driver had its turn at."""
     for workload in run.workloads:
         if not kind.belongs(workload):
             continue
         measure = kind.measure or workload.metric
-        sizes = [
-            key.parameter
+        own = [
+            line
             for key, line in lines.items()
-            if key.workload == workload.name
-            and key.measure == measure
-            and key.subject in drivers
-            and _usable(line)
+            if (key.workload, key.measure) == (workload.name, measure) and key.subject in drivers
         ]
-        if sizes:
-            yield workload.name, max(sizes, key=lambda size: size or 0), measure
+        unfair = {line.key.parameter for line in own if _out_of_time(line)}
+        sizes = [line.key.parameter for line in own if _usable(line)]
+        fair = [size for size in sizes if size not in unfair]
+        if fair:
+            shared = [size for size in fair if fair.count(size) > 1]
+            yield workload.name, max(shared or fair, key=lambda size: size or 0), measure
+
+
+def _out_of_time(line: Line) -> bool:
+    return not line.values and any(reason.startswith(OUT_OF_TIME) for _, reason in line.problems)
 
 
 def _usable(line: Line | None) -> bool:

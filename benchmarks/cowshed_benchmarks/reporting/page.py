@@ -111,8 +111,8 @@ def _grown(
     measure: Metric,
 ) -> Figure | None:
     curves: list[Curve] = []
-    missing: dict[tuple[str, str], list[str]] = {}
-    nothing: dict[tuple[str, str], list[str]] = {}
+    missing: dict[tuple[str, str], list[int]] = {}
+    nothing: dict[tuple[str, str], list[int]] = {}
     for subject in run.subjects:
         by_size = {
             key.parameter: line
@@ -124,10 +124,10 @@ def _grown(
         if curve.points:
             curves.append(curve)
         for count, value in curve.nothing.items():
-            nothing.setdefault((subject.name, quantity(measure, value)), []).append(number(count))
+            nothing.setdefault((subject.name, quantity(measure, value)), []).append(count)
         for count, line in by_size.items():
             if line.problem:
-                missing.setdefault((subject.name, line.problem), []).append(number(count))
+                missing.setdefault((subject.name, line.problem), []).append(count)
     sizes = {count for curve in curves for count in curve.points}
     if len(sizes) < 2:
         return None
@@ -150,10 +150,10 @@ def _grown(
     )
 
 
-def _remarks(workload: Workload, found: Mapping[tuple[str, str], Sequence[str]]) -> tuple[str, ...]:
+def _remarks(workload: Workload, found: Mapping[tuple[str, str], Sequence[int]]) -> tuple[str, ...]:
     """Return (subject, what) with the sizes at which that is so, a line each."""
     return tuple(
-        f"{name}, {' and '.join(counts)} {workload.parameter}: {what}"
+        f"{name}, {_and(counts, workload.parameter)}: {what}"
         for (name, what), counts in found.items()
     )
 
@@ -254,16 +254,22 @@ def _sizes(workload: Workload, own: Sequence[Line], problem: str) -> str:
     having = [line.key.parameter for line in own if line.problem == problem]
     if len(having) == len(own):
         return workload.title
-    sizes = " and ".join(number(size) for size in having if size is not None)
-    return f"{workload.title} at {sizes} {workload.parameter}"
+    sizes = [size for size in having if size is not None]
+    return f"{workload.title} at {_and(sizes, workload.parameter)}"
 
 
 def _failure(workload: Workload, own: Sequence[Line]) -> str:
     failed = [line for line in own if any(outcome == "failed" for outcome, _ in line.problems)]
-    sizes = [number(one.key.parameter) for one in failed if one.key.parameter is not None]
+    sizes = [one.key.parameter for one in failed if one.key.parameter is not None]
     if not failed:
         return ""
-    return f"failed at {', '.join(sizes)} {workload.parameter}" if sizes else "failed"
+    return f"failed at {_and(sizes, workload.parameter)}" if sizes else "failed"
+
+
+def _and(sizes: Sequence[int], things: str) -> str:
+    """Return ``1 and 16 layers``."""
+    *first, last = sizes
+    return " and ".join([*map(number, first), several(last, things)])
 
 
 def _row_title(workload: Workload, line: Line) -> str:
