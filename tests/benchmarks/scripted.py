@@ -238,7 +238,7 @@ def _sample(
         reason = "exit status 1: too many layers: <nothing> & more"
         return Sample(**place, round=number, order=order, outcome="failed", reason=reason)  # type: ignore[arg-type]
     # What takes long for one byte takes longer for a big file; what doesn't, doesn't.
-    grows = workload.parameter in _COUNTED or seconds > 0.001
+    grows = workload.parameter in _COUNTED or seconds / factor > 0.0015
     work = seconds * (size or 1) ** (0.95 if grows else 0.05)
     left = _BYTES.get(subject.name, 25e6) * (size or 1) ** 0.6
     if subject.name in ("chunk-dedup", "overlayfs", "floor") and workload.group == "containers":

@@ -152,11 +152,16 @@ def test_too_few_rounds_are_said_and_how_many_would_do() -> None:
     assert compare(more, more).notes == ()
 
 
-def test_a_slower_machine_shows_at_the_floor() -> None:
-    old = scripted_run(1, rounds=5)
-    new = scripted_run(2, rounds=5, slower={one.name: 1.3 for one in SUBJECTS})
-    notes = compare(old, new).notes
-    assert any("the floor, which no driver touches, takes 1." in note for note in notes)
+def test_a_slower_machine_shows_at_the_floor_and_is_no_drivers_fault() -> None:
+    old = scripted_run(1, rounds=7)
+    slower: dict[str | tuple[str, str], float] = {one.name: 1.3 for one in SUBJECTS}
+    found = compare(old, scripted_run(2, rounds=7, slower=slower))
+    assert any("the floor, which no driver touches, takes 1." in note for note in found.notes)
+    assert not any(one.verdict == "certain" for one in found.subjects)
+    # A driver that became slower beyond that is found nevertheless.
+    slower["reflink"] = 1.3 * 1.4
+    found = compare(old, scripted_run(2, rounds=7, slower=slower))
+    assert [one.subject for one in found.subjects if one.verdict == "certain"] == ["reflink"]
 
 
 def test_a_busy_machine_is_said() -> None:

@@ -128,7 +128,7 @@ def _show(old: Run, new: Run, found: Comparison, show_all: bool) -> None:
         line(f"{name}  {one_line(run.started)}  {one_line(versions, 90)}")
     shown = sorted(
         (one for one in found.lines if show_all or one.verdict not in ("same", "missing")),
-        key=lambda one: -one.factor if one.verdict != "broken" else -math.inf,
+        key=_rank,
     )
     whole = [one for one in found.subjects if show_all or one.verdict != "same"]
     if shown or whole:
@@ -148,6 +148,13 @@ def _show(old: Run, new: Run, found: Comparison, show_all: bool) -> None:
     )
     for note in found.notes:
         warn(note)
+
+
+def _rank(one: Judged) -> float:
+    """Sort failures first, then the worst, and what can't be compared last."""
+    if one.verdict == "broken":
+        return -math.inf
+    return math.inf if math.isnan(one.factor) else -one.factor
 
 
 def _row(one: Judged) -> tuple[str, ...]:

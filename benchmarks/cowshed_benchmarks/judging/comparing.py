@@ -21,7 +21,8 @@ throughout is found with five rounds, when no single line of a hundred can be ce
 
 Rounds aren't paired across runs: the third round of today and that of last week share nothing.
 What they don't share may be the machine's mood. The floor, which no driver touches, is judged
-beside the drivers, and where it moved, a note says so; figures are never corrected by it.
+beside the drivers, and where it moved, a note says so; figures are never corrected by it, but a
+time that changed no further than the floor's is no certain change of a driver's.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Literal
 
 import attrs
 
-from ..quantities import several
+from ..quantities import SECONDS, several
 from ..results import Metric, Run
 from .lines import Key, Line, lines, means_by_round, ratio
 from .ranks import CONFIDENCE, Interval, discoveries, discoveries_of_all, p_of_samples, smallest_p
@@ -78,6 +79,8 @@ class Judged:
             return self.ratio.estimate
         if self.before == self.after:
             return 1.0
+        if math.isnan(self.before) or math.isnan(self.after):
+            return math.nan
         return math.inf if self.after > self.before else 0.0
 
     @property
@@ -132,11 +135,13 @@ def compare(
         for name in dict.fromkeys(key.subject for key in before if key in after)
     ]
     drivers = {one.name for run in (first, second) for one in run.subjects if one.kind == "driver"}
+    floors = {one.name for run in (first, second) for one in run.subjects if one.kind == "floor"}
+    drift = _drift([one for one in judged if one.subject in floors])
     totals = [one for one in whole if one is not None]
     return Comparison(
-        lines=tuple(_decide(judged, _certain_lines(judged, drivers), least)),
-        subjects=tuple(_decide(totals, _certain_subjects(totals, drivers), least)),
-        notes=tuple(_notes(first, second, judged, drivers)),
+        lines=tuple(_decide(judged, _certain_lines(judged, drivers), least, drift)),
+        subjects=tuple(_decide(totals, _certain_subjects(totals, drivers), least, drift)),
+        notes=tuple(_notes(first, second, judged, drivers, drift)),
     )
 
 
@@ -252,13 +257,34 @@ def _certain_subjects(totals: Sequence[Judged], drivers: Container[str]) -> set[
     return found
 
 
-def _decide(judged: Sequence[Judged], certain: Container[int], least: float) -> Iterable[Judged]:
+def _decide(
+    judged: Sequence[Judged], certain: Container[int], least: float, drift: float
+) -> Iterable[Judged]:
     """Give verdicts to those that both runs have values of."""
     for one in judged:
         if one.verdict != "same" or not _matters(one, least) or one.p > LIKELY:
             yield one
+        elif id(one) in certain and _beyond(one, drift, least):
+            yield attrs.evolve(one, verdict="certain")
         else:
-            yield attrs.evolve(one, verdict="certain" if id(one) in certain else "likely")
+            yield attrs.evolve(one, verdict="likely")
+
+
+def _drift(floor: Sequence[Judged]) -> float:
+    """Return by how much the floor's times changed; 1 where there is none."""
+    moved = [
+        math.log(one.ratio.estimate)
+        for one in floor
+        if one.measure == "wall" and one.ratio is not None
+    ]
+    return math.exp(statistics.median(moved)) if moved else 1.0
+
+
+def _beyond(one: Judged, drift: float, least: float) -> bool:
+    """Say whether a time changed further than the floor's, where that went the same way."""
+    if one.measure not in SECONDS:
+        return True
+    return one.factor > least * max(drift, 1.0) or one.factor < min(drift, 1.0) / least
 
 
 def _matters(one: Judged, least: float) -> bool:
@@ -268,7 +294,7 @@ def _matters(one: Judged, least: float) -> bool:
 
 
 def _notes(
-    first: Run, second: Run, judged: Sequence[Judged], drivers: Container[str]
+    first: Run, second: Run, judged: Sequence[Judged], drivers: Container[str], drift: float
 ) -> Iterable[str]:
     counted = [one for one in judged if one.verdict == "same"]
     rounds = sorted(min(one.rounds) for one in counted)
@@ -281,13 +307,6 @@ def _notes(
                 f"{several(few, 'rounds')} can't make one of {len(counted)} lines certain by "
                 f"itself; {needed} rounds could, or look at fewer lines"
             )
-    floors = {one.name for run in (first, second) for one in run.subjects if one.kind == "floor"}
-    moved = [
-        math.log(one.ratio.estimate)
-        for one in counted
-        if one.subject in floors and one.measure == "wall" and one.ratio is not None
-    ]
-    drift = math.exp(statistics.median(moved)) if moved else 1.0
     if not 1 / LEAST < drift < LEAST:
         yield (
             f"the floor, which no driver touches, takes {drift:.2f}× as long in B: "
