@@ -316,11 +316,14 @@ class Assembly:
     def _streamed(self, held: Held, digest: bytes, open_held: OpenHeld) -> Iterator[bytes]:
         hasher = hashlib.sha256()
         left = held.size
-        with open_held(held) as file:
-            while left and (data := file.read(min(left, _READ))):
-                hasher.update(data)
-                left -= len(data)
-                yield data
+        try:
+            with open_held(held) as file:
+                while left and (data := file.read(min(left, _READ))):
+                    hasher.update(data)
+                    left -= len(data)
+                    yield data
+        except OSError as error:
+            raise ArchiveError(f"{held.path!r} of another layer can't be read: {error}") from error
         if hasher.digest() != digest:
             raise ArchiveError(f"{held.path!r} of another layer isn't what it was thought to be")
 

@@ -145,10 +145,13 @@ class Holdings:
             plain: list[LayerRecord] = []
             for layer in self._layers:
                 known = self._shed.recipes.digests(layer.diff_id)
-                if known is None or not known.startswith(MAGIC):
+                try:
+                    if known is None or not known.startswith(MAGIC):
+                        plain.append(layer)
+                    else:
+                        self._by_digest(layer, known, wanted, found)
+                except struct.error:  # cut off
                     plain.append(layer)
-                else:
-                    self._by_digest(layer, known, wanted, found)
             missing = [file for file in contents.files if file.digest not in found]
             if missing:
                 self._by_name(plain[:_MOST_RECIPES], missing, found)
@@ -161,13 +164,12 @@ class Holdings:
         at = len(MAGIC) + _COUNT.size
         end = at + _COUNT.unpack_from(known, len(MAGIC))[0] * _FILE.size
         hits: dict[int, list[tuple[bytes, int]]] = {}
+        if end > len(known):
+            raise struct.error("files are missing")
         for digest, number in _FILE.iter_unpack(known[at:end]):
             if digest in wanted and digest not in found:
                 hits.setdefault(number, []).append((digest, -1))
-        chunks = known[end:]
-        for digest, number, offset in _CHUNK.iter_unpack(
-            chunks[: len(chunks) // _CHUNK.size * _CHUNK.size]
-        ):
+        for digest, number, offset in _CHUNK.iter_unpack(known[end:]):
             if digest in wanted and digest not in found:
                 hits.setdefault(number, []).append((digest, offset))
         if not hits:

@@ -239,3 +239,25 @@ def test_a_terminal_sees_bars_for_layers_side_by_side(
         assert short + b": Fetching" in seen or short + b": Importing" in seen
         assert short + b": Imported" in seen
     assert b"3 layers: 0 here already, 3 fetched; 1.8 of 1.8 MB transferred" in seen
+
+
+def test_what_is_pushed_as_zstd_chunked_is_pulled_in_part_and_pull_says_so(
+    run: Run, registry: RegistryProcess, publisher: Publisher, name: str
+) -> None:
+    base = {"etc/base": noise(300_000, 9)}
+    files = {f"f{number}": noise(40_000, number) for number in range(20)}
+    for tag, layer in (("v1", files), ("v2", {**files, "f7": noise(40_000, "other")})):
+        publisher.image(f"{name}/from", make_image(base, layer), tag)
+        assert run("pull", f"{registry.host}/{name}/from:{tag}", root="other").status == 0
+        pushed = run(
+            *("push", "--format", "zstd:chunked"),
+            *(f"{registry.host}/{name}/from:{tag}", f"{registry.host}/{name}/to:{tag}"),
+            root="other",
+        )
+        assert pushed.status == 0, pushed.err
+    ends = [run("pull", f"{registry.host}/{name}/to:{tag}").lines[-1] for tag in ("v1", "v2", "v2")]
+    assert ends[0] == "2 layers: 0 here already, 2 fetched; 1.1 of 1.1 MB transferred"
+    assert re.fullmatch(
+        r"2 layers: 1 here already, 1 fetched; 0\.[01] of 1\.1 MB transferred", ends[1]
+    )
+    assert ends[2] == "2 layers: 2 here already, 0 fetched; 0.0 of 1.1 MB transferred"

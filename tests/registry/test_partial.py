@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -507,6 +509,57 @@ def test_digests_that_are_wrong_here_cost_a_transfer_only(
     second = pull(shed, proxy.host, name, "v2")
     assert 110_000 < second.received < second.total
     assert_sound(shed, pair)
+
+
+def test_large_contents_that_are_others_than_thought_are_noticed(
+    push: Any, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    """They are given out before they are hashed to their end, so the whole layer is fetched."""
+    files = {"a": noise(5_000_000, 1), "b": noise(5_000_000, 2)}
+    push("v1", files)
+    two = push("v2", {**files, "c": b"new"})
+    pull(shed, proxy.host, name, "v1")
+    (path,) = (shed.root / "recipes").glob("*.digests")
+    data = bytearray(path.read_bytes())
+    head = len(MAGIC) + 4
+    one, other = data[head : head + 32], data[head + 36 : head + 68]
+    data[head : head + 32], data[head + 36 : head + 68] = other, one
+    path.write_bytes(data)
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received >= second.total
+    assert_sound(shed, two)
+
+
+@pytest.mark.parametrize("left", [10, 30, 80, -7])
+def test_digests_that_are_cut_off_here_are_none(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str, left: int
+) -> None:
+    """Then files are looked for as in any other layer."""
+    (path,) = (shed.root / "recipes").glob("*.digests")
+    path.write_bytes(path.read_bytes()[:left])
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < second.total / 2
+    assert_sound(shed, pair)
+
+
+def test_a_layout_in_zstd_chunked_helps_the_next_pull(
+    push: Any, shed: Shed, registry: RegistryProcess, proxy: FaultProxy, name: str, tmp_path: Path
+) -> None:
+    """Saved, copied and imported, a layer keeps its table."""
+    push("v1", tree(1, count=120))
+    two = push("v2", tree(2, count=120))
+    shed.copy(f"{registry.host}/{name}:v1", f"oci:{tmp_path}/copied:v1")
+    shed.import_image(f"oci:{tmp_path}/copied:v1", "one:v1")
+    assert len(list((shed.root / "recipes").glob("*.digests"))) == 1
+    shed.save(["one:v1"], f"oci:{tmp_path}/saved:v1", compression="zstd:chunked")
+    for place in ("copied", "saved"):
+        (index,) = json.loads((tmp_path / place / "index.json").read_text())["manifests"]
+        blobs = tmp_path / place / "blobs/sha256"
+        manifest = json.loads((blobs / index["digest"].removeprefix("sha256:")).read_text())
+        assert f"{ZSTD}.tarsplit-position" in manifest["layers"][0]["annotations"]
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < second.total / 5
+    assert_sound(shed, two)
 
 
 def test_what_was_remembered_of_a_layer_goes_with_it(
