@@ -28,6 +28,7 @@ from .bringing import Bringer, Step
 from .filling import sign_of
 from .format import Format, below, is_whiteout
 from .memo import Memo, Sign
+from .siblings import Siblings
 
 #: In the directory of a mount.
 UPPER = "upper"
@@ -63,7 +64,10 @@ def absorb(
                 if not last:
                     syncfs(plan.directories.root)
                 with driver.tree(container, writable=True) as target:
-                    bringer = Bringer(plan.directories, format, target, below_it)
+                    siblings = None
+                    if below_it is not None:
+                        siblings = Siblings(below_it, signs, memo.signs)
+                    bringer = Bringer(plan.directories, format, target, below_it, siblings)
                     for step in steps:
                         bringer.do(step)
                 signs |= bringer.signs

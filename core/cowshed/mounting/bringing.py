@@ -17,6 +17,7 @@ from ..tree import Tree
 from .filling import sign_of
 from .format import Format, below
 from .memo import Sign
+from .siblings import Siblings
 
 #: Before Linux 6.13 a ctime moves with the clock's tick; two changes within one look like one.
 _TICK_NS = 20_000_000
@@ -46,13 +47,21 @@ class Bringer:
     """``signs`` are those of what was put and has not changed meanwhile."""
 
     def __init__(
-        self, upper: Directories, format: Format, target: Tree, layer: Tree | None
+        self,
+        upper: Directories,
+        format: Format,
+        target: Tree,
+        layer: Tree | None,
+        siblings: Siblings | None,
     ) -> None:
         self.signs: dict[str, Sign] = {}
         self._upper = upper
         self._format = format
         self._target = target
         self._layer = layer
+        self._siblings = siblings
+        #: Names of the layer's files that were restored, by inode.
+        self._restored: dict[int, str] = {}
 
     def do(self, step: Step) -> None:
         """Do one step. What a process has removed meanwhile is left for the next look."""
@@ -83,20 +92,32 @@ class Bringer:
         """Put what the layer has at ``source``, and all below it, at ``path``."""
         assert self._layer is not None
         self._remove(path)
-        names: dict[int, str] = {}
         for entry in self._layer.walk(source):
             moved = attrs.evolve(entry, path=path + entry.path[len(source) :])
-            first = names.get(entry.inode) if entry.links > 1 and entry.inode else None
-            if first is not None:
-                self._target.apply(Entry(path=moved.path, kind=Kind.HARDLINK, target=first))
-                continue
-            if entry.links > 1 and entry.inode and entry.kind is not Kind.DIRECTORY:
-                names[entry.inode] = moved.path
+            linked = entry.links > 1 and entry.inode and entry.kind is not Kind.DIRECTORY
+            if linked:
+                other = self._other_name(entry, moved.path)
+                self._restored.setdefault(entry.inode, moved.path)
+                if other is not None:
+                    self._target.apply(Entry(path=moved.path, kind=Kind.HARDLINK, target=other))
+                    continue
             if entry.kind is Kind.FILE:
                 with self._layer.open(entry.path) as content:
                     self._target.apply(moved, content)
             else:
                 self._target.apply(moved)
+
+    def _other_name(self, entry: Entry, path: str) -> str | None:
+        """Return a path at which the container has the layer's file ``entry`` already."""
+        known = self._restored.get(entry.inode)
+        found = [] if known is None else [known]
+        if known is None and self._siblings is not None:
+            found += self._siblings.of(entry.inode)
+        for other in found:
+            was = self._was(other)
+            if other != path and was is not None and was.kind is entry.kind:
+                return other
+        return None
 
     def _link(self, path: str, target: str) -> None:
         self._target.apply(Entry(path=path, kind=Kind.HARDLINK, target=target))
