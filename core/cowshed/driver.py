@@ -273,6 +273,10 @@ class Driver(Closing):
         """
         return None
 
+    def economise(self) -> None:
+        """Keep as little in memory as can be from now on: the process lives long, beside others
+        that do the work."""
+
     def collect(self) -> int:
         """Give space back to the file system; return how many bytes."""
         return 0

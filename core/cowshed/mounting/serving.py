@@ -117,9 +117,11 @@ class Server:
 
     def _show(self, wanted: dict[str, Any], device: int) -> str:
         try:
+            driver = self._shed.driver(wanted["driver"])
+            driver.economise()
             shown = Shown(
                 device,
-                self._shed.driver(wanted["driver"]),
+                driver,
                 wanted["layer"],
                 IdMap(tuple((a, b, c) for a, b, c in wanted["uids"])),
                 IdMap(tuple((a, b, c) for a, b, c in wanted["gids"])),

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 from collections import OrderedDict
+from functools import cached_property
 from typing import BinaryIO
 
 from ..driver import Driver
@@ -89,14 +90,14 @@ class Shown:
                 return protocol.attributes_reply(self._attributes(entry))
             case Operation.READLINK:
                 return os.fsencode(self._tree.readlink(self._path(node)))
-            case Operation.GETXATTR:
+            case Operation.GETXATTR if self._has_xattrs:
                 (size,) = protocol.XATTR.unpack_from(data)
                 name = os.fsdecode(data[protocol.XATTR.size : -1])
                 value = self._tree.stat(self._path(node)).xattrs.get(name)
                 if value is None:
                     raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
                 return protocol.xattr_reply(size, value)
-            case Operation.LISTXATTR:
+            case Operation.LISTXATTR if self._has_xattrs:
                 (size,) = protocol.XATTR.unpack_from(data)
                 names = self._tree.stat(self._path(node)).xattrs
                 return protocol.xattr_reply(
@@ -121,6 +122,12 @@ class Shown:
                 return b""
             case _:
                 raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    @cached_property
+    def _has_xattrs(self) -> bool:
+        """Whether any file has an attribute. If none has, ENOSYS says so once for all; otherwise
+        the kernel asks about each file that is looked up, for overlayfs's own."""
+        return any(entry.xattrs for entry in self._tree.walk())
 
     # -- nodes ----------------------------------------------------------------------------------
 

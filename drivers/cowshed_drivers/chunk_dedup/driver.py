@@ -180,6 +180,9 @@ class ChunkDedup(Driver):
     def collect(self) -> int:
         return collect(self._store)
 
+    def economise(self) -> None:
+        self._store.economise()
+
     def rebuild(self) -> list[str]:
         """Make the index anew from packs; return the IDs that came back. See ``rebuild``."""
         return rebuild(self._store)

@@ -26,6 +26,7 @@ class _Cache:
         self.guard = threading.Lock()
         self.pages: OrderedDict[bytes, Entries] = OrderedDict()
         self.entries = 0
+        self.most = _ENTRIES
         self.lists: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
         self.roots: OrderedDict[bytes, Root] = OrderedDict()
 
@@ -127,6 +128,10 @@ class Nodes:
             record = below
         return record
 
+    def keep(self, entries: int) -> None:
+        """Keep that many entries decoded from now on."""
+        self._cache.most = entries
+
     def clear(self) -> None:
         """Forget everything."""
         cache = self._cache
@@ -142,7 +147,7 @@ class Nodes:
             if digest not in cache.pages:
                 cache.entries += len(entries)
             cache.pages[digest] = entries
-            while cache.entries > _ENTRIES and len(cache.pages) > 1:
+            while cache.entries > cache.most and len(cache.pages) > 1:
                 cache.entries -= len(cache.pages.popitem(last=False)[1])
 
 

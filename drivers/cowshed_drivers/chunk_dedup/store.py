@@ -20,16 +20,20 @@ import zstandard
 from cowshed.errors import BusyError
 from cowshed.locking import Lock, LockFile
 
+from .chunks import CHUNK_MAX
 from .index import OBJECT, Index
 from .node import EMPTY_ROOT, EMPTY_ROOT_DIGEST, digest_of
 from .nodes import Nodes
 from .options import Options
 from .pack import DamagedError
+from .spill import Spill
 
 #: pack, frame offset, frame length, offset in the raw frame, length
 Place: TypeAlias = tuple[int, int, int, int, int]
 
 _OPEN_PACKS = 64
+#: Decoded entries that a frugal process keeps.
+_FRUGAL_ENTRIES = 4_000
 
 #: Held shared by whoever stages or commits, exclusively by whoever deletes packs.
 WRITERS = "writers"
@@ -51,6 +55,8 @@ class Store:
         self.locks = LockFile(root / "lock")
         self._groups: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._group_bytes = 0
+        self._cache_size = options.cache_size
+        self._spill: Spill | None = None
         self._files: OrderedDict[int, int] = OrderedDict()
         self._pid = os.getpid()
         self._guard = threading.RLock()
@@ -61,6 +67,14 @@ class Store:
     def durable(self) -> bool:
         """False means that nothing need be synced."""
         return self.index.durable()
+
+    def economise(self) -> None:
+        """Keep unpacked frames on the disk, and little in memory."""
+        with self._guard:
+            if self._spill is None:
+                self._spill = Spill(self.staging, self.options.group_size + CHUNK_MAX)
+                self._cache_size = 0
+                self.nodes.keep(_FRUGAL_ENTRIES)
 
     # -- locks --------------------------------------------------------------------------------
 
@@ -125,11 +139,18 @@ class Store:
             FileNotFoundError: the pack is gone.
         """
         pack, at, frame, offset, length = place
-        raw = self._group(path, pack, at, frame)
-        data = raw[offset : offset + length]
+        data = None if self._spill is None else self._spilled((pack, at), offset, length)
+        if data is None:
+            data = self._group(path, pack, at, frame)[offset : offset + length]
         if digest_of(data) != digest:
             raise DamagedError(f"pack {pack:016x}, frame at {at}: object has another digest")
         return data
+
+    def _spilled(self, key: tuple[int, int], offset: int, length: int) -> bytes | None:
+        with self._guard:
+            if self._spill is None or key in self._groups:
+                return None
+            return self._spill.read(key, offset, length)
 
     def _group(self, path: Path | None, pack: int, at: int, frame: int) -> bytes:
         key = (pack, at)
@@ -152,8 +173,10 @@ class Store:
                     f"pack {pack:016x}, frame at {at} can't be decompressed: {error}"
                 ) from error
             self._groups[key] = raw
+            if self._spill is not None:
+                self._spill.write(key, raw)
             self._group_bytes += len(raw)
-            while self._group_bytes > self.options.cache_size and len(self._groups) > 1:
+            while self._group_bytes > self._cache_size and len(self._groups) > 1:
                 self._group_bytes -= len(self._groups.popitem(last=False)[1])
             return raw
 
@@ -183,6 +206,8 @@ class Store:
             descriptor = self._files.pop(pack, None)
             if descriptor is not None and self._pid == os.getpid():
                 os.close(descriptor)
+            if self._spill is not None:
+                self._spill.forget(pack)
             for key in [key for key in self._groups if key[0] == pack]:
                 self._group_bytes -= len(self._groups.pop(key))
 
@@ -200,4 +225,7 @@ class Store:
     def close(self) -> None:
         """Let go of the index and of every pack. Closing twice is fine."""
         self.forget_all()
+        if self._spill is not None:
+            self._spill.close()
+            self._spill = None
         self.index.close()
