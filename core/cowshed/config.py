@@ -15,6 +15,10 @@ The file is ``--config FILE`` or ``COWSHED_CONFIG``, otherwise ``./cowshed.toml`
     [drivers.chunk-dedup]
     compression_level = 9
 
+    [mount]
+    way = "cache"
+    cache_size = 20_000_000_000
+
     [limits]
     entries = 2_000_000
 
@@ -96,6 +100,25 @@ def _run(value: object) -> dict[str, Any]:
     return table
 
 
+def _mount(value: object) -> dict[str, Any]:
+    given = _table(value)
+    for name in given:
+        if name not in MOUNT:
+            raise ValueError(f"has no {name!r}{nearest(name, MOUNT)}")
+    found = {**MOUNT, **given}
+    if found["way"] not in MOUNT_WAYS:
+        raise ValueError(f"way must be one of {', '.join(MOUNT_WAYS)}")
+    if not isinstance(found["cache_size"], int) or isinstance(found["cache_size"], bool):
+        raise ValueError("cache_size must be a whole number of bytes")
+    return found
+
+
+#: How a container is shown to processes if its driver has no directory for them: by the FUSE
+#: server, or from a cache of whole files.
+MOUNT_WAYS = ("auto", "fuse", "cache")
+MOUNT: Mapping[str, Any] = {"way": "auto", "cache_size": 10_000_000_000}
+
+
 class Setting(NamedTuple):
     """One setting: how it is read, and what it is when nobody says anything."""
 
@@ -128,6 +151,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "run": Setting(_run, {}, "COWSHED_RUNTIME", "how processes run: runtime"),
     "drivers": Setting(_tables, {}, "", "options of drivers, a table each"),
+    "mount": Setting(_mount, dict(MOUNT), "", "way and cache_size of mounts"),
     "limits": Setting(_table, {}, "", "bounds for untrusted layers"),
     "plugin": Setting(_tables, {}, "", "options of plugins, a table each"),
 }

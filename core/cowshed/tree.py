@@ -140,6 +140,11 @@ class Tree(Closing):
         """
         return None
 
+    def fingerprint(self, path: str) -> bytes | None:
+        """Return a name for a regular file's content, which no other content in this driver's
+        store has; None: only reading it tells."""
+        return None
+
     def exists(self, path: str) -> bool:
         """Say whether anything, a dangling link included, is at ``path``."""
         try:

@@ -1,15 +1,18 @@
 """Lowers: layers as directories that the kernel can merge a container's changes with.
 
     ROOT/lowers/images/DRIVER.LAYER.erofs      names and attributes of a layer (``erofs``)
+    ROOT/lowers/images/DRIVER.LAYER.cached …   the same, over files of the cache (``cache``)
+    ROOT/lowers/files/                         that cache
     ROOT/lowers/at/NAMESPACE/DRIVER.LAYER/     where it is mounted, in one mount namespace
     ROOT/lowers/nothing/                       what containers on no layer are merged with
     ROOT/lowers/*.socket, *.log                of the FUSE server (``serving``)
 
 One mount serves all containers of a layer, so the kernel caches each file once for all of them.
-Two ways, by what the driver has:
+Three ways, by what the driver has and what the configuration says:
 
     erofs    the kernel reads names and attributes from an image, and contents from files that lie
              somewhere under other names. Nobody need serve anything
+    cache    the same, the files unpacked from the driver's store when a layer is first mounted
     fuse     the FUSE server shows the layer's ``Tree``
 """
 
@@ -19,7 +22,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -71,14 +74,38 @@ class Lowers:
         place = self._place(driver, layer)
         with self._shed.locks.acquire(f"lower:{place}"):
             if not self._alive(place, "erofs"):
-                image = self._image(driver, layer, where)
-                try:
-                    kernel.mount_erofs(str(image), str(place))
-                except OSError as error:
-                    if error.errno not in _NO_EROFS:
-                        raise
+                image = self.images / f"{driver}.{layer}.erofs"
+                if not image.exists():
+                    with self._shed.driver(driver).tree(layer) as tree:
+                        self.write_image(image, tree.walk(), where)
+                if not self._mount_image(image, place):
                     return None
         return Lower(kind="erofs", path=str(place), data=data)
+
+    def by_cache(self, driver: str, layer: str) -> Lower | None:
+        """Return the layer, its contents in the cache; None: this kernel can't, or they are more
+        than the cache may hold."""
+        if not kernel.in_first_user_namespace():
+            return None
+        from .cache import Cache  # nobody else needs it
+
+        cache = Cache(self._shed, self)
+        place = self._place(driver, layer)
+        with self._shed.locks.acquire(f"lower:{place}"), cache.alone():
+            if not self._alive(place, "erofs"):
+                image = cache.image(driver, layer)
+                if image is None or not self._mount_image(image, place):
+                    return None
+        return Lower(kind="erofs", path=str(place), data=str(cache.files))
+
+    def _mount_image(self, image: Path, place: Path) -> bool:
+        try:
+            kernel.mount_erofs(str(image), str(place))
+        except OSError as error:
+            if error.errno not in _NO_EROFS:
+                raise
+            return False
+        return True
 
     def by_fuse(self, driver: str, layer: str) -> Lower:
         """Return the layer, shown by the FUSE server.
@@ -131,24 +158,27 @@ class Lowers:
         kernel.unmount(str(place), lazily=True)
         return self._alive(place, kind)
 
-    def _image(self, driver: str, layer: str, where: Where) -> Path:
+    @property
+    def images(self) -> Path:
+        """The directory of images, which exists."""
+        return self._made("images")
+
+    def write_image(self, image: Path, entries: Iterable[Entry], where: Where) -> None:
+        """Write an image of names and attributes, whole or not at all."""
         from .erofs import write_image  # nobody else needs it
 
-        image = self._made("images") / f"{driver}.{layer}.erofs"
-        if not image.exists():
-            aside = image.with_name(f"{image.name}.{os.urandom(4).hex()}")
-            try:
-                with self._shed.driver(driver).tree(layer) as tree, aside.open("xb") as file:
-                    os.fchmod(file.fileno(), 0o600)  # whatever the umask
-                    write_image(tree.walk(), where, file)
-                    if self._shed.config.durable:
-                        file.flush()
-                        os.fsync(file.fileno())
-                os.rename(aside, image)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
-        return image
+        aside = image.with_name(f"{image.name}.{os.urandom(4).hex()}")
+        try:
+            with aside.open("xb") as file:
+                os.fchmod(file.fileno(), 0o600)  # whatever the umask
+                write_image(entries, where, file)
+                if self._shed.config.durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.rename(aside, image)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
     # -- the FUSE server ------------------------------------------------------------------------
 
@@ -187,14 +217,17 @@ class Lowers:
 
     # -- taking away ----------------------------------------------------------------------------
 
-    def release(self, path: str, used: Iterable[str]) -> None:
-        """Unmount what is mounted at ``path`` unless it is among ``used``. Mounts that are merged
-        with it go on."""
+    def release(self, path: str, used: Callable[[], set[str]]) -> None:
+        """Unmount what is mounted at ``path`` unless it is among what ``used`` returns. What is
+        merged with it goes on."""
         place = Path(path)
         if self.root / "at" not in place.parents:
             return
-        with self._shed.locks.acquire(f"lower:{place}"):
-            if path in used:
+        alone = self._shed.locks.attempt(being_mounted(place.name))
+        if alone is None:
+            return  # somebody is about to use it
+        with alone, self._shed.locks.acquire(f"lower:{place}"):
+            if path in used():
                 return
             if kernel.point_at(path) is not None:
                 kernel.unmount(path, lazily=True)
@@ -209,22 +242,40 @@ class Lowers:
         except OSError:
             return set()
 
-    def sweep(self, used: Iterable[str], layers: Iterable[str]) -> None:
+    def sweep(self, used: Callable[[], set[str]], layers: Iterable[str]) -> None:
         """Clear away mounts that nobody uses, and images of layers that aren't any more."""
-        used = set(used)
         here = self.root / "at" / str(kernel.namespace())
         for place in self.places():
             if Path(place).parent == here:
                 self.release(place, used)
-            else:
-                with suppress(OSError):  # another namespace's; if it is gone, so is the mount
+            elif kernel.process_in(int(Path(place).parent.name)) is None:
+                with suppress(OSError):  # that namespace is gone, and its mounts
                     os.rmdir(place)
                     os.rmdir(os.path.dirname(place))
         known = set(layers)
-        with suppress(FileNotFoundError):
-            for name in os.listdir(self.root / "images"):
-                if name.split(".")[-2] not in known:
-                    (self.root / "images" / name).unlink(missing_ok=True)
+        try:
+            names = os.listdir(self.root / "images")
+        except FileNotFoundError:
+            return
+        for name in names:
+            if name.split(".")[1] not in known:
+                (self.root / "images" / name).unlink(missing_ok=True)
+        if (self.root / "files").exists():
+            from .cache import Cache  # nobody else needs it
+
+            cache = Cache(self._shed, self)
+            with cache.alone():
+                cache.shrink()
+
+    def mounted(self) -> set[str]:
+        """Return ``DRIVER.LAYER`` of all that may be mounted somewhere."""
+        return {os.path.basename(place) for place in self.places()}
+
+
+def being_mounted(name: str) -> str:
+    """Return the key of the lock that whoever mounts on ``DRIVER.LAYER`` shares until the registry
+    says so."""
+    return f"mounting:{name}"
 
 
 def answers(path: str) -> bool:

@@ -20,7 +20,7 @@ from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageErro
 from . import kernel, ways
 from .absorbing import absorb
 from .layered import Layered, format_here
-from .lowers import Lowers
+from .lowers import Lowers, being_mounted
 from .registry import How, Record, Registry, State, state
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Mounts:
         read_only: bool,
         lasting: bool,
     ) -> Record:
-        with self._nobody_writes(container):
+        using = being_mounted(f"{container.driver}.{container.chain}")
+        with self._nobody_writes(container), self._shed.locks.acquire(using, shared=True):
             return self._mount(container, directory, read_only=read_only, lasting=lasting)
 
     def _mount(
@@ -240,7 +241,7 @@ class Mounts:
     def _forget(self, record: Record) -> None:
         self.registry.forget(record.container)
         if record.lower:
-            self.lowers.release(record.lower, self._lowers_in_use())
+            self.lowers.release(record.lower, self._lowers_in_use)
 
     def _lowers_in_use(self) -> set[str]:
         return {record.lower for record in self.registry.records() if record.lower}
@@ -359,6 +360,10 @@ class Mounts:
             if lock is not None:
                 with lock:
                     self._living(container)
+        if self.lowers.root.exists():
+            with self._shed.catalog.read() as transaction:
+                layers = [layer.chain for layer in transaction.layers()]
+            self.lowers.sweep(self._lowers_in_use, layers)
 
     # -- how ------------------------------------------------------------------------------------
 

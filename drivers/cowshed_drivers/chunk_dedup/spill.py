@@ -23,7 +23,9 @@ class Spill:
         self._slot = slot
         self._free = list(range(max(_BYTES // slot, 4)))
         self._where: OrderedDict[tuple[int, int], int] = OrderedDict()
-        self._file = tempfile.TemporaryFile(dir=directory, prefix="spill-", buffering=0)
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix="spill-")
+        os.unlink(name)
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
 
     def read(self, key: tuple[int, int], offset: int, length: int) -> bytes | None:
         """Return a part of a frame, if it is here."""

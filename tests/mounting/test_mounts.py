@@ -1,0 +1,324 @@
+"""Mounts: shared, listed, refused, cleaned up, and what becomes of them when something dies."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cowshed import Shed
+from cowshed.config import load_config
+from cowshed.errors import BusyError, ConfigError, InUseError, StoreError
+
+from .conftest import Make, Stable, require_mounts, unmount_all
+from .pictures import differences, of_directory, of_tree
+
+
+def server_of(shed: Shed) -> int | None:
+    """Return the process that serves the FUSE mounts of a shed."""
+    inodes = set()
+    for path in (shed.home.root / "lowers").glob("*.log"):
+        inodes.add(path.stat().st_ino)
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.stat(f"/proc/{name}/fd/2").st_ino in inodes:
+                    return int(name)
+            except OSError:
+                continue
+    return None
+
+
+def wait_for(condition: object, seconds: float = 20) -> None:
+    """Wait until ``condition`` returns something true."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't happen"
+        time.sleep(0.05)
+
+
+def test_a_mount_stays_until_it_is_taken_away(stable: Stable, tmp_path: Path) -> None:
+    container = stable.container()
+    place = tmp_path / "here"
+    place.mkdir()
+    script = (
+        "import sys; from cowshed import Shed\n"
+        "shed = Shed(sys.argv[1], driver=sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "print(shed.container(sys.argv[3]).mount(Path(sys.argv[4])))\n"
+    )
+    root = str(stable.shed.home.root)
+    command = [sys.executable, "-c", script, root, stable.driver, container.id, str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(place)
+    (place / "etc/passwd").write_text("written after its maker ended")
+    [mount] = [one for one in stable.shed.mounts() if one.container == container.id]
+    assert (mount.state, mount.lasting, mount.path) == ("alive", True, place)
+    with container.mounted() as path:
+        assert path == place
+    assert (place / "etc/passwd").exists()
+    stable.assert_exact(container, place)
+    container.unmount()
+    assert os.listdir(place) == [] or stable.driver in ("naive-copy", "reflink")
+    assert not [one for one in stable.shed.mounts() if one.container == container.id]
+    with container.tree() as tree:
+        assert tree.read_bytes("etc/passwd") == b"written after its maker ended"
+
+
+def test_a_mounted_container_is_removed_by_force_alone(stable: Stable) -> None:
+    container = stable.container()
+    with container.mounted() as path:
+        with pytest.raises(InUseError, match="mounted at"):
+            container.remove()
+        assert (path / "etc/passwd").exists()
+        container.remove(force=True)
+    assert not [one for one in stable.shed.mounts() if one.container == container.id]
+
+
+def test_a_busy_mount_isnt_taken_away(layered: Stable) -> None:
+    container = layered.container()
+    path = container.mount()
+    with (path / "etc/passwd").open("r+b") as file:
+        with pytest.raises(BusyError, match="something open"):
+            container.unmount()
+        file.write(b"still here")
+    layered.assert_exact(container, path)
+    container.unmount()
+
+
+def test_nobody_writes_beside_a_mount(layered: Stable) -> None:
+    container = layered.container()
+    with container.mounted(), pytest.raises(BusyError, match="is mounted at"):
+        container.tree(writable=True)
+    with container.tree(writable=True) as tree:
+        tree.write_bytes("etc/passwd", b"before")
+    with container.mounted() as path:
+        assert (path / "etc/passwd").read_bytes() == b"before"
+        layered.assert_exact(container, path)
+
+
+def test_a_read_only_mount_shows_what_was_changed_and_takes_nothing(stable: Stable) -> None:
+    container = stable.container()
+    with container.tree(writable=True) as tree:
+        tree.write_bytes("etc/passwd", b"before")
+        tree.unlink("etc/link")
+    with container.mounted(read_only=True) as path:
+        with pytest.raises(OSError, match="Read-only"):
+            (path / "etc/passwd").write_bytes(b"no")
+        with container.tree() as tree:
+            assert differences(of_directory(path), of_tree(tree)) == []
+
+
+def _hold(root: str, driver: str, container: str, ready: object) -> None:
+    shed = Shed(root, driver=driver)
+    with shed.container(container).mounted() as path:
+        (path / "etc/passwd").write_bytes(b"by the killed")
+        descriptor = os.open(path / "etc/passwd", os.O_RDONLY)
+        os.fsync(descriptor)
+        ready.set()  # type: ignore[attr-defined]  # an Event of its context
+        time.sleep(60)
+
+
+def test_what_a_killed_user_wrote_is_kept_and_its_mount_goes(stable: Stable) -> None:
+    container = stable.container()
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    root = str(stable.shed.home.root)
+    process = context.Process(target=_hold, args=(root, stable.driver, container.id, ready))
+    process.start()
+    assert ready.wait(60)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    stable.shed.check()
+    assert not [one for one in stable.shed.mounts() if one.container == container.id]
+    with container.tree() as tree:
+        assert tree.read_bytes("etc/passwd") == b"by the killed"
+    stable.assert_layer_whole(container)
+
+
+def test_a_killed_server_takes_nothing_along(make_stable: Make) -> None:
+    require_mounts()
+    stable = make_stable("chunk-dedup")
+    container = stable.container()
+    path = container.mount()
+    (path / "etc/new").write_bytes(b"new")
+    with (path / "etc/passwd").open("r+b") as file:
+        file.write(b"changed")
+        file.flush()
+        os.fsync(file.fileno())
+    server = server_of(stable.shed)
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: server_of(stable.shed) is None)
+    [mount] = [one for one in stable.shed.mounts() if one.container == container.id]
+    assert mount.state == "dead"
+    changes = {change.path: change.kind.value for change in container.diff()}
+    assert changes == {"etc": "C", "etc/new": "A", "etc/passwd": "C"}
+    with container.tree() as tree:
+        assert tree.read_bytes("etc/passwd").startswith(b"changed")
+    # The next one gets a server of his own.
+    with container.mounted() as path:
+        assert (path / "etc/new").read_bytes() == b"new"
+        assert (path / "usr/lib/equal").read_bytes() == b"equal"
+        stable.assert_exact(container, path)
+    assert stable.shed.check() == [
+        one for one in stable.shed.check() if one.where == "configuration"
+    ]
+    stable.assert_layer_whole(container)
+
+
+def test_the_server_ends_when_nothing_is_mounted(make_stable: Make) -> None:
+    require_mounts()
+    stable = make_stable("chunk-dedup")
+    one, other = stable.container(), stable.container()
+    with one.mounted(), other.mounted():
+        server = server_of(stable.shed)
+        assert server is not None
+    wait_for(lambda: server_of(stable.shed) is None)
+    assert not list((stable.shed.home.root / "lowers").glob("*.socket"))
+
+
+def test_what_was_absorbed_by_a_killed_process_is_absorbed_again(layered: Stable) -> None:
+    container = layered.container()
+    path = container.mount()
+    (path / "etc/passwd").write_bytes(b"one")
+    (path / "etc/short-lived").write_bytes(b"two")
+    layered.assert_exact(container, path)
+    # As if it had been killed before it could say what it had done, or the note were lost.
+    home = layered.shed.mounting.registry.home(container.id)
+    (home / "absorbed.json").unlink()
+    os.unlink(path / "etc/short-lived")
+    layered.assert_exact(container, path)
+    container.unmount()
+    layered.assert_layer_whole(container)
+
+
+def test_a_mount_of_before_the_machine_stopped_is_absorbed_and_forgotten(layered: Stable) -> None:
+    container = layered.container()
+    path = container.mount()
+    (path / "etc/passwd").write_bytes(b"before the power went")
+    home = layered.shed.mounting.registry.home(container.id)
+    subprocess.run(["umount", path], check=True)
+    record = json.loads((home / "mount.json").read_bytes())
+    (home / "mount.json").write_text(json.dumps({**record, "boot": "another"}))
+    with container.tree() as tree:
+        assert tree.read_bytes("etc/passwd") == b"before the power went"
+    assert not home.exists()
+
+
+def _use(root: str, driver: str, container: str, number: int) -> None:
+    shed = Shed(root, driver=driver)
+    with shed.container(container).mounted() as path:
+        for entry in sorted((path / "usr/lib").iterdir()):
+            if entry.is_file():
+                entry.read_bytes()
+        (path / f"etc/{number}").write_text(str(number))
+        with (path / "usr/lib/big").open("r+b") as file:
+            file.seek(number * 1000)
+            file.write(b"%d" % number)
+    shed.close()
+
+
+def test_thirty_two_processes_in_as_many_containers_of_one_image(layered: Stable) -> None:
+    containers = layered.shed.create_many("everything", 32)
+    context = multiprocessing.get_context("fork")
+    root = str(layered.shed.home.root)
+    processes = [
+        context.Process(target=_use, args=(root, layered.driver, container.id, number))
+        for number, container in enumerate(containers)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0] * 32
+    for number, container in enumerate(containers):
+        with container.tree() as tree:
+            assert tree.read_bytes(f"etc/{number}") == str(number).encode()
+            assert tree.read_bytes("usr/lib/big")[number * 1000 :].startswith(b"%d" % number)
+    layered.assert_layer_whole(containers[0])
+    layered.shed.remove_containers([container.id for container in containers])
+
+
+# -- the cache of files ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(everything: Path, tmp_path: Path) -> Stable:
+    """A shed that is configured to unpack files."""
+    require_mounts()
+    shed = Shed(
+        tmp_path / "shed",
+        driver="chunk-dedup",
+        overrides={"durability": "none", "mount.way": "cache"},
+    )
+    shed.import_image(f"dir:{everything}", "everything")
+    stable = Stable(shed, "chunk-dedup", {})
+    container = shed.create("everything")
+    return Stable(shed, "chunk-dedup", stable.layer_now(container))
+
+
+def _files(shed: Shed) -> int:
+    return sum(path.is_file() for path in (shed.home.root / "lowers/files").glob("*/*"))
+
+
+def test_containers_of_an_image_share_the_cache(cached: Stable) -> None:
+    one, other = cached.container(), cached.container()
+    with one.mounted() as path, other.mounted() as place:
+        assert server_of(cached.shed) is None
+        assert differences(cached.layer, of_directory(path)) == []
+        (path / "usr/lib/big").write_bytes(b"mine")
+        cached.assert_exact(one, path)
+        assert (place / "usr/lib/big").stat().st_size == 256 * 20_000
+        number = _files(cached.shed)
+        assert 0 < number <= 312
+    cached.assert_layer_whole(one)
+    # A second image needs but what is new in it.
+    one.commit("another")
+    with cached.shed.create("another").mounted() as path:
+        assert (path / "usr/lib/big").read_bytes() == b"mine"
+        assert _files(cached.shed) == number + 1
+    unmount_all(cached.shed)
+    cached.shed.close()
+
+
+def test_the_cache_gives_way_to_what_is_mounted_next(cached: Stable) -> None:
+    shed = cached.shed
+    one = cached.container()
+    with one.mounted() as path:
+        (path / "usr/lib/big").write_bytes(os.urandom(5_000_000))
+    one.commit("another")
+    # Room for either, not for both.
+    shed.config.values["mount"]["cache_size"] = 10_000_000
+    other = shed.create("another")
+    with other.mounted() as path:
+        assert (path / "usr/lib/big").stat().st_size == 5_000_000
+        used = _files(shed)
+        with pytest.raises(StoreError, match="cache_size"), cached.container().mounted():
+            pass
+    with cached.container().mounted() as path:
+        assert (path / "usr/lib/big").stat().st_size == 256 * 20_000
+        assert _files(shed) <= used
+    shed.remove_containers([container.id for container in shed.containers()])
+    for image in ("another", "everything"):
+        shed.remove_image(image)
+    shed.gc()
+    assert _files(shed) == 0
+    assert shed.check() == [one for one in shed.check() if one.where == "configuration"]
+    shed.close()
+
+
+def test_a_way_that_isnt_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="way must be one of auto, fuse, cache"):
+        load_config(overrides={"mount.way": "magic"})
+    with pytest.raises(ConfigError, match="has no 'weigh'"):
+        load_config(overrides={"mount.weigh": "auto"})
