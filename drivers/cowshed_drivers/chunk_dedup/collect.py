@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from cowshed.errors import NoSpaceError
 
+from .claim import drop_claims
 from .index import OBJECT, PACK, PACK_KEY, Txn
 from .ledger import Ledger
 from .pack import DamagedError, Group, Note, scan
@@ -218,7 +219,7 @@ def _move(
 
 
 def recover(store: Store) -> None:
-    """Delete what killed processes left in staging, and packs that no transaction ever named."""
+    """Delete what killed processes left: staged packs, claims, packs no transaction ever named."""
     for name in os.listdir(store.staging):
         token = name.partition("-")[0]
         lock = store.locks.attempt(token)
@@ -229,6 +230,7 @@ def recover(store: Store) -> None:
     if lock is None:
         return
     with lock:
+        drop_claims(store)
         _delete_orphans(store)
         _sweep(store)
 

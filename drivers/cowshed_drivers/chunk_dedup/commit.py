@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TypeVar
 
 import attrs
 
 from cowshed.errors import ConflictError, CorruptError, InUseError, NotFoundError
 
+from .claim import TAKEN_AT_ONCE, Claim
 from .compare import Comparison
 from .index import CONTAINER, LAYER, NUMBER, SNAPSHOT, Owner, Txn, id_key
 from .ledger import Ledger, MissingObjectError
@@ -94,6 +96,18 @@ def seal_layer(
     ``counts`` are relative to ``parent_root``, which the parent must still stand on.
     """
     index = store.index
+    digests = counts.gained()
+    rest = list(islice(digests, TAKEN_AT_ONCE))
+    claim = Claim(store, root)
+
+    def claimed() -> bool:
+        nonlocal rest
+        if len(rest) == TAKEN_AT_ONCE:
+            writer.enter()
+        while len(rest) == TAKEN_AT_ONCE:
+            claim.extend(rest)
+            rest = list(islice(digests, TAKEN_AT_ONCE))
+        return index.write(work)
 
     def work(txn: Txn) -> bool:
         found = index.find(txn, layer)
@@ -104,11 +118,12 @@ def seal_layer(
         base, base_root = parent_of(store, txn, parent)
         if base_root != parent_root:
             raise ConflictError(f"parent layer {parent} was replaced by another meanwhile")
-        number = index.next(txn, b"owner")
+        number = claim.number or index.next(txn, b"owner")
         ledger = Ledger(index, txn, writer.places)
         ledger.add_packs(writer.packs)
         owner = Owner(
             kind=LAYER,
+            exclusive=index.owner(txn, number).exclusive if claim.number else 0,
             base=base,
             layer=base,
             root=root,
@@ -121,11 +136,17 @@ def seal_layer(
         index.put_owner(txn, number, owner)
         txn.put(id_key(layer), NUMBER.pack(number), db=index.items)
         attach(store, txn, base, [number])
-        ledger.write_layer(number, counts.gained())
+        ledger.write_layer(number, rest, claim.rows)
         ledger.settle()
         return True
 
-    return _whole(layer, lambda: index.write(work))
+    sealed = False
+    try:
+        sealed = _whole(layer, claimed)
+    finally:
+        if not sealed:
+            claim.drop()
+    return sealed
 
 
 # -- containers --------------------------------------------------------------------------------

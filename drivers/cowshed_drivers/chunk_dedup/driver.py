@@ -37,7 +37,7 @@ from cowshed.tree import Tree
 from . import accounts, commit
 from .changes import changes
 from .collect import collect, recover, sweep
-from .index import CONTAINER, LAYER, SNAPSHOT, Owner, Txn
+from .index import CONTAINER, LAYER, NAMED, Owner, Txn
 from .index import NUMBER as _NUMBER
 from .node import EMPTY_ROOT_DIGEST
 from .options import Options
@@ -142,7 +142,7 @@ class ChunkDedup(Driver):
             with txn.cursor(db=index.owners) as cursor:
                 for key, row in cursor:
                     owner = Owner.decode(row)
-                    if owner.kind != SNAPSHOT:
+                    if owner.kind in NAMED:
                         rows.append((owner.id, owner))
                     if owner.kind == LAYER:
                         owners[_NUMBER.unpack(key)[0]] = owner.id

@@ -2,7 +2,7 @@
 
     objects   SHA-256                  → pack, frame offset and length, offset and length in the
                                          raw frame, share on disk, number and XOR of its owners
-    owners    number u32               → a layer, container or frozen snapshot; see ``Owner``
+    owners    number u32               → a layer, container, snapshot or claim; see ``Owner``
     items     ID                       → owner number
     edges     owner number, part u32   → up to 127 digests                     (layers)
               owner number, SHA-256    → in how many places the container has it (containers)
@@ -40,7 +40,10 @@ NUMBER = struct.Struct(">I")
 PACK_KEY = struct.Struct(">Q")
 _OWNER = struct.Struct("<BIIIIqQQIQ32s")
 
-LAYER, CONTAINER, SNAPSHOT = 1, 2, 3
+LAYER, CONTAINER, SNAPSHOT, CLAIM = 1, 2, 3, 4
+
+#: What users know of: the others are snapshots and claims.
+NAMED = (LAYER, CONTAINER)
 
 #: Stands before IDs that aren't 64 hex digits, so that their keys are longer than 32 bytes.
 _TEXT_MARK = b"=" * 33
@@ -50,7 +53,8 @@ _DATABASES = (b"objects", b"owners", b"items", b"edges", b"packs", b"garbage", b
 
 @attrs.define
 class Owner:
-    """One row of ``owners``. A *snapshot* is what a forked container had, held by its forks."""
+    """One row of ``owners``. A *snapshot* is what a forked container had, held by its forks; a
+    *claim* is a large layer before it is sealed (``claim``)."""
 
     kind: int
     #: Owner number of what its edges are relative to: a layer or snapshot; 0 for nothing.

@@ -16,7 +16,7 @@ from .index import NUMBER, OBJECT, PACK, PACK_KEY, Index, Owner, Txn
 from .packing import WrittenPack
 from .store import Place
 
-_DIGESTS_PER_ROW = 127
+DIGESTS_PER_ROW = 127
 _COUNT = NUMBER
 
 
@@ -145,10 +145,10 @@ class Ledger:
                     for at in range(0, len(value), 32):
                         yield value[at : at + 32], 1
 
-    def write_layer(self, owner: int, digests: Iterator[bytes]) -> None:
-        """Give a new layer its objects, in byte order, once and for all."""
-        part = 0
-        while row := list(islice(digests, _DIGESTS_PER_ROW)):
+    def write_layer(self, owner: int, digests: Iterable[bytes], part: int = 0) -> None:
+        """Give a new layer its objects, in byte order, behind ``part`` rows that it has."""
+        rest = iter(digests)
+        while row := list(islice(rest, DIGESTS_PER_ROW)):
             self.take(owner, row)
             self._txn.put(
                 NUMBER.pack(owner) + NUMBER.pack(part), b"".join(row), db=self._index.edges
@@ -183,6 +183,18 @@ class Ledger:
         """Drop everything ``owner`` owns, and its edges."""
         self.drop(owner, sorted(digest for digest, _ in self.edges(owner)))
         self._delete_edges(owner)
+
+    def release_rows(self, owner: int, rows: int) -> bool:
+        """Drop so many rows of what a layer owns; say whether there are more."""
+        prefix = NUMBER.pack(owner)
+        with self._txn.cursor(db=self._index.edges) as cursor:
+            for _ in range(rows):
+                if not cursor.set_range(prefix) or cursor.key()[:4] != prefix:
+                    return False
+                row = cursor.value()
+                self.drop(owner, [row[at : at + 32] for at in range(0, len(row), 32)])
+                cursor.delete()
+        return True
 
     def _delete_edges(self, owner: int) -> None:
         prefix = NUMBER.pack(owner)

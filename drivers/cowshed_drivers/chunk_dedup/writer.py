@@ -41,8 +41,9 @@ _NODES_MAX = 4 << 20
 #: A commit that brings less than this is one group; more, and nodes get a group of their own.
 _NODES_APART = 256 << 10
 
-#: Places kept in memory, about 400 bytes each, before the index takes them.
-_PLACES_MAX = 65_536
+#: Places kept in memory, and pages that their rows change in one transaction, at most 4 KiB each,
+#: before the index takes them.
+_PLACES_MAX = 16_384
 
 #: Sorts nodes behind every file.
 _NODES = "\U0010ffff"
@@ -304,6 +305,10 @@ class Writer:
         """
         self._finish_pack()
         self._place_packs()
+        self.enter()
+
+    def enter(self) -> None:
+        """Tell the index of the packs that are in their place and of what is in them."""
 
         def work(txn: Txn) -> None:
             ledger = Ledger(self._store.index, txn, self.places)
