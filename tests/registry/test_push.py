@@ -33,7 +33,7 @@ from .services import (
 )
 
 FILES = {"etc/hello": b"hello\n" * 100, "usr/noise": noise(300_000)}
-DRIVERS = ("naive-copy", "hardlink-farm", "chunk-dedup")
+DRIVERS = ("naive-copy", "hardlink-farm", "chunk-dedup", "overlayfs", "reflink")
 
 
 @pytest.fixture
