@@ -15,10 +15,8 @@ that a check against it doesn't trust the code under test.
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import io
-import json
 import os
 import stat
 import sys
@@ -26,9 +24,10 @@ import sysconfig
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
+
+from .oci_layout import Layer, LayoutWriter
 
 MEBI = 1 << 20
 #: Files above it are left out: a few giants would make the sample unlike an image.
@@ -146,12 +145,13 @@ class _Layer:
 
 def make_sample(layout: Path, *, limit: int = 12 * MEBI) -> Sample:
     """Write the image to ``layout``, at most ``limit`` bytes of files in each layer."""
-    written = _Layout(layout)
+    written = LayoutWriter(layout)
     documents = _Layer({})
     _documents(documents, limit // 4)
     library = _Layer(documents.picture)
     _library(library, limit)
     pictures: dict[str, Picture] = {}
+    made: dict[str, Layer] = {}
     for version in ("v1", "v2"):
         packages = _Layer(library.picture)
         _packages(packages, limit, edited=version == "v2")
@@ -159,7 +159,11 @@ def make_sample(layout: Path, *, limit: int = 12 * MEBI) -> Sample:
         _application(top, version)
         layers = [("documents", documents), ("standard library", library)]
         layers += [("packages", packages), (f"application {version}", top)]
-        written.image(version, [(words, layer.finish()) for words, layer in layers])
+        for words, layer in layers:
+            if words not in made:
+                made[words] = written.layer(words, layer.finish())
+        written.image(version, [made[words] for words, _ in layers])
+        made.pop("packages")
         pictures[version] = top.picture
     written.finish()
     return Sample(layout, pictures)
@@ -261,68 +265,6 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None  # not ours to read
-
-
-# -- the layout ----------------------------------------------------------------------------------
-
-
-class _Layout:
-    """An OCI layout in the making (image-spec, image-layout.md)."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._manifests: list[dict[str, Any]] = []
-        self._packed: dict[str, dict[str, Any]] = {}
-        (root / "blobs/sha256").mkdir(parents=True, exist_ok=True)
-
-    def image(self, tag: str, layers: Sequence[tuple[str, bytes]]) -> None:
-        diff_ids = [f"sha256:{hashlib.sha256(tar).hexdigest()}" for _, tar in layers]
-        config = {
-            "created": "2023-11-14T22:13:20Z",
-            "architecture": _architecture(),
-            "os": "linux",
-            "config": {"Cmd": ["/srv/app/main.py"], "WorkingDir": "/srv/app"},
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-            "history": [
-                {"created": "2023-11-14T22:13:20Z", "created_by": words} for words, _ in layers
-            ],
-        }
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": self._json("application/vnd.oci.image.config.v1+json", config),
-            "layers": [
-                self._gzip(diff_id, tar) for diff_id, (_, tar) in zip(diff_ids, layers, strict=True)
-            ],
-        }
-        descriptor = self._json("application/vnd.oci.image.manifest.v1+json", manifest)
-        descriptor["annotations"] = {"org.opencontainers.image.ref.name": tag}
-        self._manifests.append(descriptor)
-
-    def finish(self) -> None:
-        index = {"schemaVersion": 2, "manifests": self._manifests}
-        (self.root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-        (self.root / "index.json").write_text(json.dumps(index))
-
-    def _gzip(self, diff_id: str, tar: bytes) -> dict[str, Any]:
-        if diff_id not in self._packed:
-            packed = gzip.compress(tar, compresslevel=3, mtime=0)
-            media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
-            self._packed[diff_id] = self._blob(media_type, packed)
-        return self._packed[diff_id]
-
-    def _json(self, media_type: str, document: Mapping[str, Any]) -> dict[str, Any]:
-        return self._blob(media_type, json.dumps(document).encode())
-
-    def _blob(self, media_type: str, data: bytes) -> dict[str, Any]:
-        digest = hashlib.sha256(data).hexdigest()
-        (self.root / "blobs/sha256" / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-
-def _architecture() -> str:
-    machine = os.uname().machine
-    return {"x86_64": "amd64", "aarch64": "arm64", "i686": "386"}.get(machine, machine)
 
 
 # -- looking at an export ------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from . import peers
-from .measuring import cowshed, duration, median, on_disk, run, size, timed
+from .measuring import cowshed, duration, median, run, size, timed
+from .space import on_disk
 
 if TYPE_CHECKING:
     from cowshed import Container, Shed

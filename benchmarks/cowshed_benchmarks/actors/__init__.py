@@ -1,0 +1,1 @@
+"""Actors: drivers, peers and the floor, each doing the same work in its own way."""

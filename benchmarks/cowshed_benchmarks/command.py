@@ -1,0 +1,244 @@
+"""``cowshed bench``: measure drivers and peers, side by side, on the same input in the same run."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cowshed.cli.session import Session
+
+if TYPE_CHECKING:
+    from .running import Asked
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes, with or without a unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?|)b?\s*", str(value), re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is no size; one is written as in 500MB or 2GB", param, ctx)
+        count = int(float(found[1]) * _UNITS[found[2].lower()])
+        if not 10**6 <= count <= 100 * 10**9:
+            self.fail(f"{value!r} is out of bounds: 1MB to 100GB", param, ctx)
+        return count
+
+
+@click.group("bench", invoke_without_command=True)
+@click.option("--quick", is_flag=True, help="End within two minutes: small images, few rounds.")
+@click.option("--driver", "drivers", metavar="NAME", multiple=True, help="Only these drivers.")
+@click.option("--workload", "workloads", metavar="NAME", multiple=True, help="Only these.")
+@click.option(
+    "--peer",
+    "peers",
+    metavar="NAME",
+    multiple=True,
+    help="Only these peers; none: no peers. By default those that are installed.",
+)
+@click.option(
+    "--image",
+    "images",
+    metavar="REF",
+    multiple=True,
+    help="Work on this image, as 'cowshed import' takes it; twice: and on its update.",
+)
+@click.option(
+    "--synthetic", metavar="SIZE", type=_Size(), help="Work on a synthetic image of that size."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), help="How often everything is done, at most."
+)
+@click.option(
+    "--on",
+    "file_system",
+    type=click.Choice(["xfs", "btrfs", "ext4"]),
+    help="Keep everybody's data on such a file system, made for the run (takes root).",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the results go, as JSON. [default: bench-DATE.json]",
+)
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to work. Images that were made stay in it for the next run.",
+)
+@click.option("--list", "listing", is_flag=True, help="List workloads and subjects, run nothing.")
+@click.pass_context
+def bench(
+    context: click.Context,
+    quick: bool,
+    drivers: tuple[str, ...],
+    workloads: tuple[str, ...],
+    peers: tuple[str, ...],
+    images: tuple[str, ...],
+    synthetic: int | None,
+    rounds: int | None,
+    file_system: str | None,
+    out: Path | None,
+    directory: Path | None,
+    listing: bool,
+) -> None:
+    """Measure drivers and peers, side by side.
+
+    Every registered driver takes part, and every peer that is installed. A whole run takes up to
+    thirty minutes. Nothing that is on the machine is touched, and no network is used.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    session = context.ensure_object(Session)
+    from .inputs import Wish
+    from .running import Asked
+
+    asked = Asked(
+        quick=quick,
+        drivers=tuple(dict.fromkeys(drivers)),
+        peers=_peers(peers),
+        workloads=_workloads(workloads),
+        rounds=rounds,
+        wish=Wish(images=_images(images, synthetic), synthetic=synthetic),
+        directory=directory,
+        file_system=file_system,
+        command=("cowshed", *sys.argv[1:]),
+        config_file=session.config_file,
+        overrides=dict(session.overrides),
+    )
+    if listing:
+        _list(session, asked)
+        return
+    _run(session, asked, out)
+
+
+def _peers(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    if not names:
+        return None
+    if "none" in names:
+        if len(names) > 1:
+            raise click.UsageError("--peer none goes with no other --peer")
+        return ()
+    return tuple(dict.fromkeys(names))
+
+
+def _workloads(names: tuple[str, ...]) -> tuple[str, ...]:
+    from cowshed.errors import NotFoundError
+
+    from .workloads import WORKLOADS
+
+    for name in names:
+        if name not in WORKLOADS:
+            raise NotFoundError("workload", name, WORKLOADS)
+    return names
+
+
+def _images(images: tuple[str, ...], synthetic: int | None) -> tuple[str, ...]:
+    if len(images) > 2:
+        raise click.UsageError("--image is given once, or twice for an image and its update")
+    if images and synthetic is not None:
+        raise click.UsageError("--image and --synthetic exclude each other")
+    return images
+
+
+def _list(session: Session, asked: Asked) -> None:
+    import tempfile
+
+    from cowshed.cli.output import json_or_table, one_line
+
+    from .running import candidates
+    from .workloads import WORKLOADS
+
+    place = asked.directory or Path(tempfile.gettempdir())
+    everybody = candidates(asked, session.load_config(), place)
+    from .subjects import peers
+
+    known = {one.subject.name for one in everybody}
+    if asked.peers is None:
+        everybody += [one for one in peers(None, every=True) if one.subject.name not in known]
+    if session.json:
+        session.print(
+            {
+                "workloads": [
+                    {
+                        "name": name,
+                        "title": work.facts.title,
+                        "question": work.facts.question,
+                        "through": work.through,
+                        "quick": work.quick,
+                        "full": work.full,
+                    }
+                    for name, work in WORKLOADS.items()
+                ],
+                "subjects": [
+                    {"name": one.subject.name, "kind": one.subject.kind, "unable": one.unable}
+                    for one in everybody
+                ],
+            }
+        )
+        return
+    json_or_table(
+        False,
+        list(WORKLOADS.items()),
+        lambda item: {},
+        ("WORKLOAD", "WHAT IT ANSWERS", "ASKED OF COWSHED"),
+        lambda item: (item[0], item[1].facts.question, item[1].through),
+    )
+    click.echo()
+    json_or_table(
+        False,
+        everybody,
+        lambda one: {},
+        ("SUBJECT", "KIND", "VERSION", "DURABLE", "HERE"),
+        lambda one: (
+            one_line(one.subject.name),
+            one.subject.kind,
+            one_line(one.subject.version) or "-",
+            one_line(one.subject.durable),
+            one_line(one.unable) or "yes",
+        ),
+    )
+
+
+def _run(session: Session, asked: Asked, out: Path | None) -> None:
+    import time
+
+    from cowshed.errors import CowshedError
+
+    from .progress import progress
+    from .running import run
+    from .table import show
+
+    target = out or Path(time.strftime("bench-%Y%m%d-%H%M%S.json"))
+    if not target.absolute().parent.is_dir():
+        raise CowshedError(f"{target}: its directory doesn't exist; make it, or change --out")
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        with progress(silent=session.quiet) as listener:
+            found, whole = run(asked, session.load_config(), listener)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    found.write(target)
+    if not session.quiet:
+        show(found)
+        click.echo(f"Every sample: {target}")
+    if not whole:
+        raise KeyboardInterrupt
+    if any(sample.outcome == "failed" for sample in found.samples):
+        session.exit_status = 1
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """Clear up on SIGTERM as on Ctrl-C: mounts and daemons mustn't stay."""
+    raise KeyboardInterrupt

@@ -1,0 +1,294 @@
+"""Engine: runs subjects × workloads, interleaved and in rounds, within the time that there is.
+
+A **cell** is one subject at one workload with one parameter. A round goes through the workloads in
+their order; within each, the subjects take turns in an order drawn anew every time, so that what
+the machine does meanwhile hits all alike. The first round finds out what can't be done and how long
+everything takes; later ones leave out what couldn't be done, and what there is no time left for. A
+cell of many operations isn't begun where the smaller ones of its kind say that it would take too
+long or too much disk; its sample says so.
+
+Where strace is installed, each cell runs once more under it, uncounted, to count syncs.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+
+from .job import Job, Report, failed
+from .launching import launch
+from .results import Sample, Subject
+from .syncs import count_syncs, tracing
+from .workloads import WORKLOADS, Work
+
+Cell: TypeAlias = "tuple[str, str, int | None]"
+#: A workload and a value of its parameter.
+Block: TypeAlias = "tuple[str, int | None]"
+
+
+@attrs.frozen(kw_only=True)
+class Entrant:
+    """A subject, and where it keeps its data."""
+
+    subject: Subject
+    place: Path
+    #: Why it can't take part; every cell of it says so.
+    unable: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a run may take."""
+
+    rounds: int
+    #: Seconds for the whole run, and after which a single cell has failed.
+    total: float
+    cell: float
+    #: A cell that would take more, seconds or bytes on disk, isn't begun.
+    predicted: float
+    disk: int
+    #: Whether to count syncs, in a round of its own before the second.
+    syncs: bool = True
+
+
+class Listener(Protocol):
+    """Who wants to know how far the run is."""
+
+    def round(self, number: int, cells: int) -> None:
+        """A round of at most so many cells begins; -1 is the one that counts syncs."""
+
+    def begins(self, subject: str, block: Block) -> None:
+        """A cell begins."""
+
+    def ended(self, sample: Sample) -> None:
+        """A cell of a counted round has ended."""
+
+
+#: Runs a job in a process of its own: the words before the worker's command, its seconds.
+Launcher: TypeAlias = Callable[[Job, Sequence[str], float], Report]
+
+
+@attrs.define
+class Engine:
+    """One run."""
+
+    entrants: Sequence[Entrant]
+    blocks: Sequence[Block]
+    material: Path
+    limits: Limits
+    listener: Listener
+    config: str | None = None
+    overrides: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    launch: Launcher = launch
+    workloads: Mapping[str, type[Work]] = attrs.field(factory=lambda: WORKLOADS)
+    clock: Callable[[], float] = time.monotonic
+    seed: int = 1
+    samples: list[Sample] = attrs.field(factory=list[Sample])
+    #: How long a cell took, all in all; only of those that were ok.
+    _took: dict[Cell, float] = attrs.field(factory=dict[Cell, float])
+    _dead: set[Cell] = attrs.field(factory=set[Cell])
+    _stocked: dict[tuple[str, str], Report] = attrs.field(factory=dict["tuple[str, str]", Report])
+    _syncs: dict[Cell, int] = attrs.field(factory=dict[Cell, int])
+    _deadline: float = 0.0
+
+    def run(self) -> list[Sample]:
+        """Run it all and return every sample, in the order in which they were taken.
+
+        Interrupted, it leaves what there is in ``samples``.
+        """
+        self._deadline = self.clock() + self.limits.total
+        try:
+            for number in range(self.limits.rounds):
+                if not self._round(number):
+                    break
+                if number == 0 and self.limits.syncs and shutil.which("strace"):
+                    self._trace()
+        finally:
+            self.samples = [
+                attrs.evolve(sample, syncs=self._syncs.get(_cell_of(sample)))
+                if sample.outcome == "ok"
+                else sample
+                for sample in self.samples
+            ]
+        return self.samples
+
+    def _round(self, number: int) -> bool:
+        """Go once through everything; return whether anything was measured."""
+        draw = random.Random(f"{self.seed} {number}")
+        self.listener.round(number, len(self.blocks) * len(self.entrants))
+        measured = False
+        for block in self.blocks:
+            entrants = self._alive(block)
+            if number and (not self._worthwhile(block, number) or not entrants):
+                continue
+            draw.shuffle(entrants)
+            for entrant in entrants:
+                self.listener.begins(entrant.subject.name, block)
+                sample = self._sample(entrant, block, number)
+                self.samples.append(sample)
+                self.listener.ended(sample)
+                measured |= sample.outcome == "ok"
+        return measured
+
+    def _alive(self, block: Block) -> list[Entrant]:
+        return [one for one in self.entrants if (one.subject.name, *block) not in self._dead]
+
+    def _worthwhile(self, block: Block, number: int) -> bool:
+        """Say whether there is time for another round of a block, and use for it."""
+        took = [self._took.get((one.subject.name, *block), 0.0) for one in self.entrants]
+        enough = self.workloads[block[0]].most_rounds
+        return number < enough and self.clock() + sum(took) < self._deadline
+
+    def _sample(self, entrant: Entrant, block: Block, number: int) -> Sample:
+        name = entrant.subject.name
+        began = self.clock()
+        report = self._report(entrant, block)
+        cell = (name, *block)
+        if report.outcome == "ok":
+            self._took[cell] = self.clock() - began
+        else:
+            self._dead.add(cell)
+        measures = attrs.asdict(report)
+        workload, parameter = block
+        return Sample(
+            subject=name,
+            workload=workload,
+            parameter=parameter,
+            round=number,
+            order=len(self.samples),
+            **measures,
+        )
+
+    def _report(self, entrant: Entrant, block: Block) -> Report:
+        reason = entrant.unable or self._too_much(entrant, block)
+        if reason:
+            return _skipped(reason)
+        if self.clock() > self._deadline:
+            return _skipped(f"the run's time, {self.limits.total:.0f} s, was over")
+        stocked = self._stock(entrant, self.workloads[block[0]].needs(block[1]))
+        if stocked.outcome != "ok":
+            return stocked
+        report = self.launch(self._job(entrant, block), (), self._patience())
+        if report.outcome == "failed":
+            self._discard(entrant)  # who knows what it left
+        return report
+
+    def _patience(self) -> float:
+        return self.limits.cell
+
+    def _too_much(self, entrant: Entrant, block: Block) -> str:
+        """Say why a cell would take too much, going by the largest of its kind that was done."""
+        workload, parameter = block
+        if parameter is None or not self.workloads[workload].scales:
+            return ""
+        smaller = [
+            sample
+            for sample in self.samples
+            if (sample.subject, sample.workload) == (entrant.subject.name, workload)
+            and (sample.parameter or 0) < parameter
+        ]
+        if not smaller:
+            return ""
+        best = max(smaller, key=lambda sample: sample.parameter or 0)
+        if best.outcome == "failed":
+            return f"it failed with {best.parameter:,} already: {best.reason}"
+        if best.outcome == "skipped":
+            return best.reason
+        # Getting ready may take longer than what is measured; a second is everybody's.
+        whole = max(best.wall or 0.0, self._took[_cell_of(best)] - 1.0)
+        seconds = whole / best.operations * parameter
+        if seconds > self.limits.predicted:
+            each = whole / best.operations * 1000
+            return (
+                f"{parameter:,} would take about {seconds:,.0f} s ({each:,.3g} ms each); "
+                f"the bound is {self.limits.predicted:.0f} s"
+            )
+        disk = abs(best.disk or 0) / best.operations * parameter
+        if disk > self.limits.disk:
+            return (
+                f"{parameter:,} would take about {disk / 1e9:,.1f} GB on disk; "
+                f"the bound is {self.limits.disk / 1e9:.0f} GB"
+            )
+        return ""
+
+    # -- stock --------------------------------------------------------------------------------
+
+    def _stock(self, entrant: Entrant, tags: Sequence[str]) -> Report:
+        """See to it that a subject has these images."""
+        for tag in tags:
+            key = entrant.subject.name, tag
+            if key not in self._stocked:
+                job = attrs.evolve(self._job(entrant), phase="stock", tags=(tag,))
+                report = self.launch(job, (), 3 * self._patience())
+                if report.outcome == "failed":
+                    self._discard(entrant)
+                    report = failed(f"it can't get {tag} in stock: {report.reason}")
+                self._stocked[key] = report
+            if self._stocked[key].outcome != "ok":
+                return self._stocked[key]
+        return Report(outcome="ok")
+
+    def _discard(self, entrant: Entrant) -> None:
+        """Remove all that a subject has; the images that it could get it can get again."""
+        job = attrs.evolve(self._job(entrant), phase="discard")
+        self.launch(job, (), 3 * self._patience())
+        for key in [key for key in self._stocked if key[0] == entrant.subject.name]:
+            if self._stocked[key].outcome == "ok":
+                del self._stocked[key]
+
+    def discard_all(self) -> None:
+        """Remove everything that subjects keep, outside of their places as well."""
+        for entrant in self.entrants:
+            if not entrant.unable:
+                self._discard(entrant)
+
+    def _job(self, entrant: Entrant, block: Block = ("", None)) -> Job:
+        return Job(
+            phase="measure",
+            subject=entrant.subject.name,
+            kind=entrant.subject.kind,
+            place=str(entrant.place),
+            material=str(self.material),
+            workload=block[0],
+            parameter=block[1],
+            config=self.config,
+            overrides=self.overrides,
+        )
+
+    # -- syncs --------------------------------------------------------------------------------
+
+    def _trace(self) -> None:
+        """Run every cell once more, under strace."""
+        self.listener.round(-1, len(self._took))
+        for block in self.blocks:
+            for entrant in self._alive(block):
+                cell = (entrant.subject.name, *block)
+                if cell not in self._took or self.clock() + self._took[cell] > self._deadline:
+                    continue
+                self.listener.begins(entrant.subject.name, block)
+                if self._stock(entrant, self.workloads[block[0]].needs(block[1])).outcome != "ok":
+                    continue
+                with tempfile.NamedTemporaryFile(prefix="cowshed-bench-") as log:
+                    job = attrs.evolve(self._job(entrant, block), marked=True)
+                    report = self.launch(job, tracing(log.name), 3 * self._patience())
+                    if report.outcome == "ok":
+                        count = count_syncs(Path(log.name).read_text(errors="replace"))
+                        if count is not None:
+                            self._syncs[cell] = count
+                    elif report.outcome == "failed":
+                        self._discard(entrant)
+
+
+def _skipped(reason: str) -> Report:
+    return Report(outcome="skipped", reason=reason)
+
+
+def _cell_of(sample: Sample) -> Cell:
+    return sample.subject, sample.workload, sample.parameter
