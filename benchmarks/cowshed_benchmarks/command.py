@@ -59,6 +59,11 @@ class _Size(click.ParamType[int]):
     "--rounds", type=click.IntRange(1, 1000), help="How often everything is done, at most."
 )
 @click.option(
+    "--minutes",
+    type=click.FloatRange(1, 24 * 60),
+    help="How long it may take.  [default: 30, with --quick 2]",
+)
+@click.option(
     "--on",
     "file_system",
     type=click.Choice(["xfs", "btrfs", "ext4"]),
@@ -88,6 +93,7 @@ def bench(
     images: tuple[str, ...],
     synthetic: int | None,
     rounds: int | None,
+    minutes: float | None,
     file_system: str | None,
     out: Path | None,
     directory: Path | None,
@@ -110,6 +116,7 @@ def bench(
         peers=_peers(peers),
         workloads=_workloads(workloads),
         rounds=rounds,
+        minutes=minutes,
         wish=Wish(images=_images(images, synthetic), synthetic=synthetic),
         directory=directory,
         file_system=file_system,

@@ -48,7 +48,7 @@ class Limits:
     """What a run may take."""
 
     rounds: int
-    #: Seconds for the whole run, and after which a single cell has failed.
+    #: Seconds after which no cell is begun any more, and after which one has failed.
     total: float
     cell: float
     #: A cell that would take more, seconds or bytes on disk, isn't begun.
@@ -93,6 +93,8 @@ class Engine:
     samples: list[Sample] = attrs.field(factory=list[Sample])
     #: How long a cell took, all in all; only of those that were ok.
     _took: dict[Cell, float] = attrs.field(factory=dict[Cell, float])
+    #: How long it took beside what was measured, in the worker itself.
+    _around: dict[Cell, float] = attrs.field(factory=dict[Cell, float])
     _dead: set[Cell] = attrs.field(factory=set[Cell])
     _stocked: dict[tuple[str, str], Report] = attrs.field(factory=dict["tuple[str, str]", Report])
     _syncs: dict[Cell, int] = attrs.field(factory=dict[Cell, int])
@@ -153,9 +155,11 @@ class Engine:
         cell = (name, *block)
         if report.outcome == "ok":
             self._took[cell] = self.clock() - began
+            self._around[cell] = report.around
         else:
             self._dead.add(cell)
         measures = attrs.asdict(report)
+        del measures["around"]
         workload, parameter = block
         return Sample(
             subject=name,
@@ -175,13 +179,10 @@ class Engine:
         stocked = self._stock(entrant, self.workloads[block[0]].needs(block[1]))
         if stocked.outcome != "ok":
             return stocked
-        report = self.launch(self._job(entrant, block), (), self._patience())
+        report = self.launch(self._job(entrant, block), (), self.limits.cell)
         if report.outcome == "failed":
             self._discard(entrant)  # who knows what it left
         return report
-
-    def _patience(self) -> float:
-        return self.limits.cell
 
     def _too_much(self, entrant: Entrant, block: Block) -> str:
         """Say why a cell would take too much, going by the largest of its kind that was done."""
@@ -201,8 +202,8 @@ class Engine:
             return f"it failed with {best.parameter:,} already: {best.reason}"
         if best.outcome == "skipped":
             return best.reason
-        # Getting ready may take longer than what is measured; a second is everybody's.
-        whole = max(best.wall or 0.0, self._took[_cell_of(best)] - 1.0)
+        # Getting ready, and clearing up, may take longer than what is measured.
+        whole = (best.wall or 0.0) + self._around[_cell_of(best)]
         seconds = whole / best.operations * parameter
         if seconds > self.limits.predicted:
             each = whole / best.operations * 1000
@@ -226,7 +227,7 @@ class Engine:
             key = entrant.subject.name, tag
             if key not in self._stocked:
                 job = attrs.evolve(self._job(entrant), phase="stock", tags=(tag,))
-                report = self.launch(job, (), 3 * self._patience())
+                report = self.launch(job, (), 3 * self.limits.cell)
                 if report.outcome == "failed":
                     self._discard(entrant)
                     report = failed(f"it can't get {tag} in stock: {report.reason}")
@@ -238,7 +239,7 @@ class Engine:
     def _discard(self, entrant: Entrant) -> None:
         """Remove all that a subject has; the images that it could get it can get again."""
         job = attrs.evolve(self._job(entrant), phase="discard")
-        self.launch(job, (), 3 * self._patience())
+        self.launch(job, (), 3 * self.limits.cell)
         for key in [key for key in self._stocked if key[0] == entrant.subject.name]:
             if self._stocked[key].outcome == "ok":
                 del self._stocked[key]
@@ -277,7 +278,7 @@ class Engine:
                     continue
                 with tempfile.NamedTemporaryFile(prefix="cowshed-bench-") as log:
                     job = attrs.evolve(self._job(entrant, block), marked=True)
-                    report = self.launch(job, tracing(log.name), 3 * self._patience())
+                    report = self.launch(job, tracing(log.name), 3 * self.limits.cell)
                     if report.outcome == "ok":
                         count = count_syncs(Path(log.name).read_text(errors="replace"))
                         if count is not None:

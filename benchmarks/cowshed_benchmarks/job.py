@@ -57,6 +57,8 @@ class Report:
     written: int | None = None
     operations: int = 1
     extra: Mapping[str, float] = attrs.field(factory=dict[str, float])
+    #: Seconds that getting ready and clearing up took.
+    around: float = 0.0
 
     def to_json(self) -> str:
         """Return it as one line."""

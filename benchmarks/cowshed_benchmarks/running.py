@@ -35,6 +35,8 @@ class Asked:
     peers: tuple[str, ...] | None = None
     workloads: tuple[str, ...] = ()
     rounds: int | None = None
+    #: How long it may take; None: 2 if quick, 30 if not.
+    minutes: float | None = None
     wish: Wish = attrs.field(factory=Wish)
     #: Where everything is made; None: in a temporary directory.
     directory: Path | None = None
@@ -44,17 +46,19 @@ class Asked:
     config_file: str | None = None
     overrides: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
-    @property
-    def limits(self) -> Limits:
-        """What the run may take. A quick one must end within two minutes, a whole one within
-        thirty, with the making of the images before and the clearing up after it."""
+    def limits(self, spent: float = 0.0) -> Limits:
+        """Return what the run may take, of whose time so many seconds are spent.
+
+        A quick one must end within two minutes, a whole one within thirty, with the last cell that
+        was begun and with clearing up.
+        """
         if self.quick:
-            return Limits(
-                rounds=self.rounds or 3, total=95, cell=15, predicted=2.5, disk=500_000_000
-            )
-        return Limits(
-            rounds=self.rounds or 7, total=26 * 60, cell=120, predicted=20, disk=6_000_000_000
-        )
+            total = (self.minutes or 2) * 60 - 20 - spent
+            rounds = self.rounds or 3
+            return Limits(rounds=rounds, total=total, cell=30, predicted=2.5, disk=500_000_000)
+        total = (self.minutes or 30) * 60 - 90 - spent
+        rounds = self.rounds or 7
+        return Limits(rounds=rounds, total=total, cell=120, predicted=20, disk=6_000_000_000)
 
     def blocks(self) -> list[Block]:
         """Return what is to be done."""
@@ -92,9 +96,9 @@ def run(asked: Asked, config: Config, listener: Listener) -> tuple[Run, bool]:
     Raises:
         CowshedError: what was asked for can't be had.
     """
-    started = _now()
+    started, began = _now(), time.monotonic()
     with _directory(asked.directory) as directory:
-        asked_for = attrs.evolve(asked.wish, limit=asked.wish.limit // (2 if asked.quick else 1))
+        asked_for = attrs.evolve(asked.wish, limit=asked.wish.limit // (4 if asked.quick else 1))
         material = make_material(
             asked_for,
             directory / f"images-{asked_for.key}",
@@ -109,7 +113,7 @@ def run(asked: Asked, config: Config, listener: Listener) -> tuple[Run, bool]:
                 entrants=entrants,
                 blocks=asked.blocks(),
                 material=material.root,
-                limits=asked.limits,
+                limits=asked.limits(time.monotonic() - began),
                 listener=listener,
                 config=asked.config_file,
                 overrides=asked.overrides,
@@ -131,7 +135,7 @@ def run(asked: Asked, config: Config, listener: Listener) -> tuple[Run, bool]:
             input=facts(asked_for, material),
             options={
                 "quick": asked.quick,
-                "rounds": asked.limits.rounds,
+                "rounds": asked.limits().rounds,
                 "file_system": asked.file_system,
                 "complete": whole,
             },

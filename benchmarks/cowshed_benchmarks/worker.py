@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def _measure(job: Job) -> Report:
     actor = actor_for(job, place, Material(Path(job.material)))
     try:
         with _started(actor):
+            began = time.perf_counter()
             work = kind(actor, job.parameter)
             try:
                 work.prepare()
@@ -92,6 +94,7 @@ def _measure(job: Job) -> Report:
                     work.settle()
                 raise
             work.settle()
+            around = time.perf_counter() - began - measures.wall
     finally:
         if kind.fresh:
             actor.discard()
@@ -106,6 +109,7 @@ def _measure(job: Job) -> Report:
         inodes=after.inodes - before.inodes,
         operations=work.operations,
         extra=work.extra,
+        around=around,
     )
 
 

@@ -71,7 +71,11 @@ class Actor:
 
     def stock(self, tag: str) -> None:
         """Have the image ``tag``, for what will be measured later."""
+        self.ready(tag)
         self.import_image(tag)
+
+    def ready(self, tag: str) -> None:
+        """Have the image in the form that ``import_image`` takes; nobody measures this."""
 
     def import_image(self, tag: str) -> None:
         """Take in the image ``tag`` of the layout, unpacked or as it keeps them, by its program."""

@@ -60,6 +60,7 @@ class DriverActor(Actor):
     def stop(self) -> None:
         if self._shed is not None:
             self._shed.close()
+            self._shed = None
         super().stop()
 
     def space(self) -> Space:

@@ -29,6 +29,9 @@ class Floor(Actor):
         "mount": "it has nothing to mount: see the same work without",
     }
 
+    def ready(self, tag: str) -> None:
+        self.material.tree(tag)
+
     def import_image(self, tag: str) -> None:
         _copy(os.fspath(self.material.tree(tag)), os.fspath(self.store / tag))
 

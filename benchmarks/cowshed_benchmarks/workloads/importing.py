@@ -21,6 +21,9 @@ class ImportFirst(Work):
     fresh = True
     flush = "all"
 
+    def prepare(self) -> None:
+        self.actor.ready("v1")
+
     def run(self) -> None:
         self.actor.import_image("v1")
 
@@ -36,6 +39,9 @@ class ImportSecond(Work):
     )
     through = _COMMAND
     flush = "all"
+
+    def prepare(self) -> None:
+        self.actor.ready("v2")
 
     def run(self) -> None:
         self.actor.import_image("v2")
@@ -63,10 +69,15 @@ class Versions(Work):
     flush = "all"
     most_rounds = 1
 
+    def prepare(self) -> None:
+        self.tags = [f"v{version}" for version in range(1, self.number + 1)]
+        for tag in self.tags:
+            self.actor.ready(tag)
+
     def run(self) -> None:
         self.operations = self.number
-        for version in range(1, self.number + 1):
-            self.actor.import_image(f"v{version}")
+        for tag in self.tags:
+            self.actor.import_image(tag)
 
 
 class DeepImport(Work):
@@ -85,6 +96,9 @@ class DeepImport(Work):
     scales = True
     fresh = True
     flush = "all"
+
+    def prepare(self) -> None:
+        self.actor.ready(f"deep-{self.number}")
 
     def run(self) -> None:
         self.operations = self.number

@@ -43,6 +43,7 @@ class RemoveImage(Work):
     flush = "all"
 
     def prepare(self) -> None:
+        self.actor.ready("v2")
         before = self.actor.space().bytes
         self.actor.import_image("v2")
         self.extra["brought"] = self.actor.space().bytes - before

@@ -28,6 +28,9 @@ class Borg(Archiver):
         if not (self.store / "config").exists():
             self.call("borg", "init", "--encryption=none", self.store)
 
+    def ready(self, tag: str) -> None:
+        self.material.tar(tag)
+
     def import_image(self, tag: str) -> None:
         archive = f"{self.store}::{tag}"
         self.call("borg", "import-tar", "--compression=zstd,3", archive, self.material.tar(tag))
@@ -57,6 +60,9 @@ class Restic(Archiver):
         super().start()
         if not (self.store / "config").exists():
             self.call("restic", "init", "--quiet")
+
+    def ready(self, tag: str) -> None:
+        self.material.tree(tag)
 
     def import_image(self, tag: str) -> None:
         tree = self.material.tree(tag)
@@ -88,6 +94,9 @@ class Casync(Archiver):
 
     def _index(self, tag: str) -> Path:
         return self.store / f"{tag}.caidx"
+
+    def ready(self, tag: str) -> None:
+        self.material.tree(tag)
 
     def import_image(self, tag: str) -> None:
         self.call("casync", self._chunks, "make", self._index(tag), self.material.tree(tag))

@@ -95,6 +95,9 @@ class Containerd(Program):
     def _snapshots(self, *arguments: str | Path, out: Path | None = None) -> str:
         return self._ctr("snapshots", "--snapshotter", self.snapshotter, *arguments, out=out)
 
+    def ready(self, tag: str) -> None:
+        self.material.archive(tag)
+
     def import_image(self, tag: str) -> None:
         archive = self.material.archive(tag)
         options = ("--snapshotter", self.snapshotter, "--base-name", "bench")

@@ -45,6 +45,9 @@ class Udocker(Program):
             run(["skopeo", "copy", "--insecure-policy", "-q", source, f"{target}:bench:{tag}"])
         return path
 
+    def ready(self, tag: str) -> None:
+        self._archive(tag)
+
     def import_image(self, tag: str) -> None:
         self._udocker("load", "-i", self._archive(tag))
 
