@@ -138,8 +138,6 @@ class Program(Actor):
     #: Durability in one sentence, as ``results.Subject`` has it.
     durable: ClassVar[str] = ""
     needs_root: ClassVar[str] = ""
-    #: Whether ``tools`` can be installed by the project's script.
-    packaged: ClassVar[bool] = True
 
     @classmethod
     def missing(cls) -> str | None:
