@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -82,12 +82,9 @@ class Storage(Program):
     def space(self) -> Space:
         return space(self._graph)
 
-    def id_of(self, tag: str) -> str:
-        """Return the ID of an image that was imported."""
-        if tag == "committed":
-            return "localhost/bench:committed"
-        config: str = self.material.manifest(tag)["config"]["digest"]
-        return config.removeprefix("sha256:")
+
+def _name(tag: str) -> str:
+    return f"localhost/bench:{tag}"
 
 
 class Skopeo(Storage):
@@ -99,16 +96,16 @@ class Skopeo(Storage):
         "skopeo copies images and makes no containers: see podman and buildah",
     )
 
-    def _name(self, tag: str) -> str:
+    def _place(self, tag: str) -> str:
         place = f"{self.driver}@{self._graph}+{self._run}"
-        return f"containers-storage:[{place}]localhost/bench:{tag}"
+        return f"containers-storage:[{place}]{_name(tag)}"
 
     def import_image(self, tag: str) -> None:
         source = f"oci:{self.material.layout}:{tag}"
-        self.call("skopeo", "copy", "--insecure-policy", "--quiet", source, self._name(tag))
+        self.call("skopeo", "copy", "--insecure-policy", "--quiet", source, self._place(tag))
 
     def remove_image(self, tag: str) -> None:
-        self.call("skopeo", "delete", self._name(tag))
+        self.call("skopeo", "delete", self._place(tag))
 
 
 class SkopeoVfs(Skopeo):
@@ -131,13 +128,15 @@ class Podman(Storage):
 
     def import_image(self, tag: str) -> None:
         source = f"oci:{self.material.layout}:{tag}"
-        self._podman("pull", "-q", f"--signature-policy={self._policy}", source)
+        image = self._podman("pull", "-q", f"--signature-policy={self._policy}", source)
+        # Unnamed, it would go with the first image that is made of it.
+        self._podman("tag", image, _name(tag))
 
     def remove_image(self, tag: str) -> None:
-        self._podman("rmi", self.id_of(tag))
+        self._podman("rmi", _name(tag))
 
     def create(self, tag: str, count: int = 1) -> list[str]:
-        arguments = ("create", "--network=none", "--pull=never", self.id_of(tag), "true")
+        arguments = ("create", "--network=none", "--pull=never", _name(tag), "true")
         return [self._podman(*arguments) for _ in range(count)]
 
     def remove(self, containers: Sequence[str]) -> None:
@@ -145,7 +144,7 @@ class Podman(Storage):
             self._podman("rm", "--force", *containers[start : start + 1000])
 
     @contextmanager
-    def files(self, container: str, *, writable: bool = True) -> Iterator[Files]:
+    def files(self, container: str, *, writable: bool = True) -> Generator[Files]:
         yield NativeFiles(Path(self._podman("mount", container)))
         self._podman("unmount", container)
 
@@ -153,7 +152,7 @@ class Podman(Storage):
         return len(self._podman("diff", container).splitlines())
 
     def commit(self, container: str, tag: str) -> None:
-        self._podman("commit", "-q", container, f"localhost/bench:{tag}")
+        self._podman("commit", "-q", container, _name(tag))
 
     def export(self, container: str, out: Path) -> None:
         self._podman("export", "--output", out, container)
@@ -172,13 +171,14 @@ class Buildah(Storage):
 
     def import_image(self, tag: str) -> None:
         source = f"oci:{self.material.layout}:{tag}"
-        self.call("buildah", "pull", "-q", f"--signature-policy={self._policy}", source)
+        image = self.said("buildah", "pull", "-q", f"--signature-policy={self._policy}", source)
+        self.call("buildah", "tag", image, _name(tag))
 
     def remove_image(self, tag: str) -> None:
-        self.call("buildah", "rmi", self.id_of(tag))
+        self.call("buildah", "rmi", _name(tag))
 
     def create(self, tag: str, count: int = 1) -> list[str]:
-        command = ("buildah", "from", "--pull-never", self.id_of(tag))
+        command = ("buildah", "from", "--pull-never", _name(tag))
         return [self.said(*command) for _ in range(count)]
 
     def remove(self, containers: Sequence[str]) -> None:
@@ -186,13 +186,13 @@ class Buildah(Storage):
             self.call("buildah", "rm", *containers[start : start + 1000])
 
     @contextmanager
-    def files(self, container: str, *, writable: bool = True) -> Iterator[Files]:
+    def files(self, container: str, *, writable: bool = True) -> Generator[Files]:
         yield NativeFiles(Path(self.said("buildah", "mount", container)))
         self.call("buildah", "umount", container)
 
     def commit(self, container: str, tag: str) -> None:
         policy = f"--signature-policy={self._policy}"
-        self.call("buildah", "commit", "-q", policy, container, f"localhost/bench:{tag}")
+        self.call("buildah", "commit", "-q", policy, container, _name(tag))
 
 
 class BuildahVfs(Buildah):
