@@ -37,6 +37,7 @@ from .sample_image import (
     make_sample,
     picture_of_tar,
 )
+from .space import clear
 
 #: A driver that copies makes as many as fit into this many seconds, but at least two.
 CREATING_SECONDS = 2.0
@@ -147,7 +148,7 @@ def _measure(directory: Path, driver: str) -> Row | None:
 
 def _row_process(directory: Path, driver: str) -> int:
     work = directory / f"shed-{driver}"
-    _clear(work)
+    clear(work)
     work.mkdir()
     try:
         row = _Life(_sample(directory), work, driver).run()
@@ -155,19 +156,9 @@ def _row_process(directory: Path, driver: str) -> int:
         print(f"\n{driver}: {error}", file=sys.stderr)
         return 1
     finally:
-        _clear(work)
+        clear(work)
     print(json.dumps(attrs.asdict(row)))
     return 0
-
-
-def _clear(directory: Path) -> None:
-    """Remove a shed, whatever modes its directories have."""
-    for path, names, _ in os.walk(directory):
-        for name in names:
-            inner = os.path.join(path, name)
-            if not os.path.islink(inner):
-                os.chmod(inner, 0o700)
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 class _Wrong(Exception):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -23,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import peers
-from .measuring import cowshed, duration, median, run, size, timed
-from .space import on_disk
+from .actors.material import Material
+from .actors.peers.containers_storage import Skopeo
+from .measuring import cowshed, duration, median, run, size, sync_file_system, timed
+from .space import clear, on_disk
 
 if TYPE_CHECKING:
     from cowshed import Container, Shed
@@ -101,14 +101,14 @@ class Bench:
     def fresh(self, name: str) -> Path:
         """Return an empty directory."""
         place = self.scratch / name
-        _remove(place)
+        clear(place)
         place.mkdir()
         return place
 
     def clear(self) -> None:
         """Empty the scratch directory."""
         for place in self.scratch.iterdir():
-            _remove(place)
+            clear(place)
 
     def shed(self, driver: str = CHUNK, *, image: bool = True) -> Shed:
         """Open a fresh shed, with the first version in it if asked."""
@@ -120,15 +120,6 @@ class Bench:
         return shed
 
 
-def _remove(place: Path) -> None:
-    for above, directories, _ in os.walk(place):
-        for name in directories:
-            inner = os.path.join(above, name)
-            if not os.path.islink(inner):
-                os.chmod(inner, 0o700)
-    shutil.rmtree(place, ignore_errors=True)
-
-
 # -- what is promised ----------------------------------------------------------------------------
 
 
@@ -136,12 +127,11 @@ def importing(bench: Bench) -> list[Outcome]:
     """Import beside skopeo, and how much memory it takes."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     peaks: defaultdict[str, list[float]] = defaultdict(list)
-    missing = peers.skopeo_missing()
+    missing = Skopeo.missing()
     for _ in range(bench.rounds):
         if missing is None:
-            ran = peers.skopeo_import(bench.layout, bench.first, bench.fresh("skopeo"))
-            times["skopeo"].append(ran.seconds)
-            _remove(bench.scratch / "skopeo")
+            times["skopeo"].append(_skopeo(bench))
+            clear(bench.scratch / "skopeo")
         for driver in (FARM, CHUNK):
             root = bench.fresh("shed")
             source = f"oci:{bench.layout}:{bench.first}"
@@ -168,6 +158,22 @@ def importing(bench: Bench) -> list[Outcome]:
             )
         )
     return outcomes
+
+
+def _skopeo(bench: Bench) -> float:
+    """Return what skopeo takes into containers-storage with overlay, with its sync."""
+    skopeo = Skopeo(bench.fresh("skopeo"), Material(bench.scratch, bench.layout))
+    skopeo.start()
+    try:
+
+        def work() -> None:
+            skopeo.import_image(bench.first)
+            sync_file_system(skopeo.store)
+
+        return timed(work)
+    finally:
+        skopeo.stop()
+        skopeo.discard()
 
 
 def two_versions(bench: Bench) -> list[Outcome]:
