@@ -40,7 +40,8 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """Return what ``to_json`` wrote."""
         fields: dict[str, Any] = json.loads(text)
-        return cls(**{**fields, "tags": tuple(fields["tags"])})
+        fields["tags"] = tuple(fields["tags"])
+        return cls(**fields)
 
 
 @attrs.frozen(kw_only=True)

@@ -18,9 +18,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
+#: What a command is made of.
+Word: TypeAlias = "str | os.PathLike[str]"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,7 +49,7 @@ _peaks: list[int] = []
 
 
 def run(
-    command: Sequence[str | os.PathLike[str]],
+    command: Sequence[Word],
     *,
     sync: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -86,10 +89,10 @@ def run(
     return Ran(seconds, usage.ru_utime + usage.ru_stime, peak, text)
 
 
-def failure(command: Sequence[str | os.PathLike[str]], status: int, said: bytes) -> str:
+def failure(command: Sequence[Word], status: int, said: bytes) -> str:
     """Say in one line how a program failed: what it said last, or else its exit status."""
     lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-    name = os.path.basename(os.fspath(command[0]))
+    name = os.path.basename(str(command[0]))
     return f"{name}: {' '.join(lines[-1].split())[:500] if lines else f'exit status {status}'}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class PlaceError(Exception):
 
 
 @contextmanager
-def loop_mounted(kind: str, directory: Path) -> Iterator[Path]:
+def loop_mounted(kind: str, directory: Path) -> Generator[Path]:
     """Mount a new file system of that kind from a file in ``directory`` while in the context.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(*, silent: bool) -> Iterator[Listener]:
+def progress(*, silent: bool) -> Generator[Listener]:
     """Give the listener that shows how far a run is."""
     if silent:
         yield _Nothing()

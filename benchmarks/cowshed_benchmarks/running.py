@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +147,7 @@ def run(asked: Asked, config: Config, listener: Listener) -> tuple[Run, bool]:
 
 
 @contextmanager
-def _directory(asked: Path | None) -> Iterator[Path]:
+def _directory(asked: Path | None) -> Generator[Path]:
     """Give a directory to work in; one that was asked for stays, with the images in it."""
     if asked is not None:
         asked.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from .actors.actor import Actor, Unable
@@ -114,7 +114,7 @@ def _measure(job: Job) -> Report:
 
 
 @contextlib.contextmanager
-def _started(actor: Actor) -> Iterator[None]:
+def _started(actor: Actor) -> Generator[None]:
     actor.store.parent.mkdir(parents=True, exist_ok=True)
     actor.start()
     try:

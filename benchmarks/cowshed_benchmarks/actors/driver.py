@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -106,12 +106,12 @@ class DriverActor(Actor):
         return self.shed.container(id)
 
     @contextmanager
-    def files(self, container: str, *, writable: bool = True) -> Iterator[Files]:
+    def files(self, container: str, *, writable: bool = True) -> Generator[Files]:
         with self._container(container).tree(writable=writable) as tree:
             yield TreeFiles(tree)
 
     @contextmanager
-    def mounted(self, container: str) -> Iterator[Files]:
+    def mounted(self, container: str) -> Generator[Files]:
         from cowshed.errors import StoreError
 
         mount = self._container(container).mounted()

@@ -7,7 +7,7 @@ in a file, and writing goes into the only copy there is. Whoever comes near it w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -62,7 +62,7 @@ class Floor(Actor):
         return container
 
     @contextmanager
-    def files(self, container: str, *, writable: bool = True) -> Iterator[Files]:
+    def files(self, container: str, *, writable: bool = True) -> Generator[Files]:
         yield NativeFiles(self.store / container)
 
     def something_to_export(self, tag: str) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -29,11 +29,10 @@ class Material:
     """What lies in one directory."""
 
     root: Path
-
-    @property
-    def layout(self) -> Path:
-        """The OCI layout."""
-        return self.root / "image"
+    #: The OCI layout.
+    layout: Path = attrs.field(
+        default=attrs.Factory(lambda self: self.root / "image", takes_self=True)
+    )
 
     def manifest(self, tag: str) -> dict[str, Any]:
         """Return the manifest that ``tag`` names."""
@@ -72,7 +71,8 @@ class Material:
 
     def tar(self, tag: str) -> Path:
         """Return a plain tar of the image's files, layers merged."""
-        return self._made(f"{tag}.tar", lambda path: _pack(self.tree(tag), path))
+        tree = self.tree(tag)
+        return self._made(f"{tag}.tar", lambda path: _pack(tree, path))
 
     def archive(self, tag: str) -> Path:
         """Return an OCI archive of the image alone."""
@@ -92,7 +92,7 @@ class Material:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -102,7 +102,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_layer(material: Material, descriptor: dict[str, Any]) -> Iterator[IO[bytes]]:
+def open_layer(material: Material, descriptor: dict[str, Any]) -> Generator[IO[bytes]]:
     """Open the plain tar of a layer."""
     media_type: str = descriptor["mediaType"]
     with material.blob(descriptor["digest"]).open("rb") as raw:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -118,7 +118,7 @@ class Containerd(Program):
             self._snapshots("rm", *containers[start : start + 1000])
 
     @contextmanager
-    def files(self, container: str, *, writable: bool = True) -> Iterator[Files]:
+    def files(self, container: str, *, writable: bool = True) -> Generator[Files]:
         point = self.scratch / container
         point.mkdir()
         command = self._snapshots("mounts", point, container)

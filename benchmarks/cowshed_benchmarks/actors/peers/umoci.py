@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -53,7 +53,7 @@ class Umoci(Program):
             clear(Path(bundle))
 
     @contextmanager
-    def files(self, container: str, *, writable: bool = True) -> Iterator[Files]:
+    def files(self, container: str, *, writable: bool = True) -> Generator[Files]:
         yield NativeFiles(Path(container, "rootfs"))
 
     def commit(self, container: str, tag: str) -> None:
