@@ -1,4 +1,4 @@
-"""``cowshed bench``, run on a tiny synthetic image, and what it says to those who call it wrongly."""
+"""``cowshed bench`` run on a tiny synthetic image, and what it says to who calls it wrongly."""
 
 from __future__ import annotations
 
