@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,21 @@ www:x:33:33:www:/var/www:/bin/sh
 huge:x:99999999999:0::/:/bin/sh
 """
 GROUP = "root:x:0:\nwww:x:33:\nstaff:x:50:www,nobody\nextra:x:44:www\n"
+
+
+@pytest.fixture(scope="session")
+def archive(rootfs: Path) -> Path:
+    """The same as a layer, everything root's as in any image."""
+    path = rootfs.parent / "rootfs.tar"
+
+    def of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        return member
+
+    with tarfile.open(path, "w") as file:
+        file.add(rootfs, ".", filter=of_root)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +82,11 @@ def _copy_program(source: str, target: Path, root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def shed_root(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shed_root(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shed with the image ``tools``, in a driver that can be mounted here."""
     root = tmp_path_factory.mktemp("shed") / "shed"
     with Shed(root, driver=_driver(), overrides={"durability": "none"}) as shed:
-        shed.import_image(f"dir:{rootfs}", "tools")
+        shed.import_image(f"tar:{archive}", "tools")
     return root
 
 

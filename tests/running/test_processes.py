@@ -15,7 +15,7 @@ from cowshed import Container, Shed
 from cowshed.errors import InUseError, StoreError, UsageError
 from cowshed.running.process import CommandError
 
-from .helpers import as_root, letters, sh
+from .helpers import as_root, letters, sh, wait_for
 
 
 def test_a_process_writes_in_its_container_and_nothing_of_the_runtime_stays(
@@ -31,19 +31,15 @@ def test_a_process_writes_in_its_container_and_nothing_of_the_runtime_stays(
 def test_diff_commit_export_and_fork_are_exact_while_a_process_runs(
     shed: Shed, box: Container, runtime: str
 ) -> None:
-    done = threading.Event()
-
     def run() -> None:
         with Shed(shed.root, overrides={"durability": "none"}) as mine:
             command = ["sh", "-c", "echo one > /tmp/one; while [ ! -e /tmp/stop ]; do :; done"]
             mine.container("box").run(command, runtime=runtime)
-        done.set()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        while "A /tmp/one" not in letters(box):
-            assert not done.is_set()
+        wait_for(lambda: "A /tmp/one" in letters(box) or not thread.is_alive())
         assert letters(box) == ["C /tmp", "A /tmp/one"]
         out = io.BytesIO()
         box.export(out)

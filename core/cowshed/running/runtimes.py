@@ -50,6 +50,12 @@ class Bundle:
         """Whether it is an ordinary user's."""
         return "uidMappings" in self.spec["linux"]
 
+    @property
+    def single(self) -> bool:
+        """Whether it has but one user or group, so that no group can be set (setgroups(2))."""
+        maps = [self.spec["linux"].get(f"{kind}Mappings", ()) for kind in ("uid", "gid")]
+        return self.uses_user_namespace and min(map(len, maps)) < 2
+
     def write(self) -> None:
         """Write its config.json.
 
@@ -256,7 +262,7 @@ class Plain:
         note: Callable[[int], None],
         identity: Identity | None,
     ) -> Launch:
-        config["single"] = identity is not None and identity.single
+        config["single"] = bundle.single
         program = security.seccomp_program(os.uname().machine)
         self._last = status = _Status(note)
         given = [_descriptor_of(json.dumps(config).encode()), status.write_end]
