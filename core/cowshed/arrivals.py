@@ -1,11 +1,18 @@
-"""Arrivals: ranges of a blob as they come, in a file of their own, readable meanwhile."""
+"""Arrivals: ranges of a blob as they come, in a file of their own, readable meanwhile.
+
+The file is a log that a later run goes on with: each piece in the order in which it came, behind
+``<QII``, its offset in the blob, its length, and a CRC-32 of these two and of it. What a kill or
+a power cut has left behind the last piece that is whole is cut off.
+"""
 
 from __future__ import annotations
 
 import bisect
 import io
 import os
+import struct
 import threading
+import zlib
 from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
 
@@ -15,6 +22,10 @@ from .partials import storing
 Range = tuple[int, int]
 #: Below this a range is given as bytes.
 _SMALL = 1 << 20
+_PLACE = struct.Struct("<QI")
+_CHECKSUM = struct.Struct("<I")
+_HEADER = _PLACE.size + _CHECKSUM.size
+_LONGEST = 1 << 20
 
 
 def coalesced(ranges: Sequence[Range], gap: int) -> list[Range]:
@@ -32,24 +43,29 @@ class Arrivals:
     """Some ranges of a blob, none overlapping. One thread writes, another reads."""
 
     def __init__(self, descriptor: int, ranges: Sequence[Range]) -> None:
-        """``descriptor``: an empty file; whoever opened it closes it."""
+        """``descriptor``: such a file or an empty one; whoever opened it closes it."""
         self._descriptor = descriptor
-        self._starts = [start for start, _ in ranges]
-        self._ends = [end for _, end in ranges]
-        self._places: list[int] = []
-        place = 0
-        for start, end in ranges:
-            self._places.append(place)
-            place += end - start
-        self._come = [0] * len(ranges)
+        self._wanted = list(ranges)
+        #: Pieces that are here: offsets, ascending, and for each its end and place in the file.
+        self._offsets: list[int] = []
+        self._pieces: list[tuple[int, int]] = []
+        self._end = self._read_log()
+        #: What is still to come, and how much of each has.
+        self._awaited = self._lacking()
+        self._come = [0] * len(self._awaited)
         self._changed = threading.Condition()
         self._over = False
         self._error: BaseException | None = None
 
+    @property
+    def broken(self) -> bool:
+        """Whether it ended before everything had come."""
+        return self._error is not None
+
     def has(self, start: int, end: int) -> bool:
         """Say whether a range is among those that come."""
-        index = bisect.bisect_right(self._starts, start) - 1
-        return index >= 0 and end <= self._ends[index]
+        index = _before(self._wanted, start)
+        return index >= 0 and end <= self._wanted[index][1]
 
     def put(self, offset: int, data: bytes) -> None:
         """Take what follows what has come of a range.
@@ -57,27 +73,41 @@ class Arrivals:
         Raises:
             SourceError: that isn't what is awaited.
         """
-        index = bisect.bisect_right(self._starts, offset) - 1
-        if index < 0 or offset != self._starts[index] + self._come[index]:
+        index = _before(self._awaited, offset)
+        if index < 0 or offset != self._awaited[index][0] + self._come[index]:
             raise SourceError("a range came that nobody asked for")
-        if offset + len(data) > self._ends[index]:
+        if offset + len(data) > self._awaited[index][1]:
             raise SourceError("more came than the range that was asked for")
-        at = self._places[index] + self._come[index]
         rest = memoryview(data)
+        while rest:
+            piece, rest = rest[:_LONGEST], rest[_LONGEST:]
+            place = _PLACE.pack(offset, len(piece))
+            header = place + _CHECKSUM.pack(zlib.crc32(piece, zlib.crc32(place)))
+            self._write(header, piece)
+            with self._changed:
+                self._note(offset, len(piece), self._end + _HEADER)
+                self._end += _HEADER + len(piece)
+                self._come[index] += len(piece)
+                self._changed.notify_all()
+            offset += len(piece)
+
+    def _write(self, header: bytes, piece: memoryview) -> None:
+        at = self._end
+        parts = [memoryview(header), piece]
         with storing():
-            while rest:
-                count = os.pwrite(self._descriptor, rest, at)
+            while parts:
+                count = os.pwritev(self._descriptor, parts, at)
                 at += count
-                rest = rest[count:]
-        with self._changed:
-            self._come[index] += len(data)
-            self._changed.notify_all()
+                while parts and count >= len(parts[0]):
+                    count -= len(parts.pop(0))
+                if parts:
+                    parts[0] = parts[0][count:]
 
     def missing(self) -> list[Range]:
         """Return what hasn't come yet."""
         return [
             (start + come, end)
-            for start, end, come in zip(self._starts, self._ends, self._come, strict=True)
+            for (start, end), come in zip(self._awaited, self._come, strict=True)
             if start + come < end
         ]
 
@@ -106,17 +136,69 @@ class Arrivals:
         Raises:
             SourceError: it won't come.
         """
-        index = bisect.bisect_right(self._starts, offset) - 1
-        if index < 0 or offset >= self._ends[index]:
+        if not self.has(offset, offset + 1):
             raise SourceError("a range wasn't fetched that is needed")
-        within = offset - self._starts[index]
         with self._changed:
-            while self._come[index] <= within and not self._over:
+            while (found := self._found(offset)) is None and not self._over:
                 self._changed.wait(1)
-            available = self._come[index] - within
-        if available <= 0:
+        if found is None:
             raise self._error or SourceError("a range didn't come")
-        return os.preadv(self._descriptor, [view[:available]], self._places[index] + within)
+        place, length = found
+        return os.preadv(self._descriptor, [view[:length]], place)
+
+    # -- pieces -------------------------------------------------------------------------------
+
+    def _found(self, offset: int) -> tuple[int, int] | None:
+        """Return where in the file a byte is, and how many follow it there."""
+        index = bisect.bisect_right(self._offsets, offset) - 1
+        if index < 0 or offset >= self._pieces[index][0]:
+            return None
+        end, place = self._pieces[index]
+        return place + offset - self._offsets[index], end - offset
+
+    def _note(self, offset: int, length: int, place: int) -> None:
+        index = bisect.bisect_right(self._offsets, offset)
+        self._offsets.insert(index, offset)
+        self._pieces.insert(index, (offset + length, place))
+
+    def _read_log(self) -> int:
+        """Note the pieces of an earlier run; return where the next one goes."""
+        at = 0
+        while True:
+            header = os.pread(self._descriptor, _HEADER, at)
+            if len(header) < _HEADER:
+                break
+            offset, length = _PLACE.unpack_from(header)
+            if not 0 < length <= _LONGEST:
+                break
+            piece = os.pread(self._descriptor, length, at + _HEADER)
+            checksum = zlib.crc32(piece, zlib.crc32(header[: _PLACE.size]))
+            if len(piece) < length or header[_PLACE.size :] != _CHECKSUM.pack(checksum):
+                break
+            self._note(offset, length, at + _HEADER)
+            at += _HEADER + length
+        os.ftruncate(self._descriptor, at)
+        return at
+
+    def _lacking(self) -> list[Range]:
+        """Return those parts of what is wanted that no piece has."""
+        lacking: list[Range] = []
+        for start, end in self._wanted:
+            while start < end:
+                index = bisect.bisect_right(self._offsets, start)
+                if index and self._pieces[index - 1][0] > start:
+                    start = self._pieces[index - 1][0]
+                    continue
+                last = index == len(self._offsets)
+                until = end if last else min(end, self._offsets[index])
+                lacking.append((start, until))
+                start = until
+        return lacking
+
+
+def _before(ranges: Sequence[Range], offset: int) -> int:
+    """Return the index of the last range that begins at or before ``offset``; -1: none does."""
+    return bisect.bisect_right(ranges, offset, key=lambda one: one[0]) - 1
 
 
 class _Range(io.RawIOBase):

@@ -6,7 +6,8 @@ is fetched the plain way. Otherwise the ranges come while the tar is put togethe
 bytes between contents from the tar-split data or from the blob, contents from other layers or from
 the blob. Each is hashed before it is given out, as long as it is small, and the tar as a whole has
 to have the layer's diff ID: the same proof that a whole download is held to. Whatever goes wrong,
-from a lying table to a server without ranges, is answered by the plain way.
+from a lying table to a server without ranges, is answered by the plain way. If that fails, too, or
+somebody kills us, the ranges that came stay for a later run.
 
 In eStargz the headers behind a file lie at the end of its compressed data. Where the file is held,
 its layer's recipe says what stood behind it there; the member's last eight bytes, CRC-32 and length
@@ -27,7 +28,7 @@ from .archive import Limits, decompressor
 from .archive.chunked import Contents, Fetch, FileContent, Piece, Table, table_of
 from .arrivals import Arrivals, Range, coalesced
 from .errors import ArchiveError, CowshedError, SourceError
-from .partials import Claim
+from .partials import Claim, parts_of
 
 if TYPE_CHECKING:
     from .blobs import BlobStore
@@ -74,6 +75,8 @@ class Assembly:
         self._stopped = False
         self._fetching = False
         self._closed = False
+        #: Nobody will want what came.
+        self._worthless = False
         #: Bytes that came from the source.
         self.received = 0
 
@@ -124,7 +127,7 @@ class Assembly:
         merged = coalesced(ranges, GAP)
         if self._too_much(merged):
             return False
-        descriptor, path = blobs.partials.open(None)
+        descriptor, path = blobs.partials.open(parts_of(self._descriptor.digest))
         self._claim = Claim(descriptor, path, whole=False)
         self._arrivals = Arrivals(descriptor, merged)
         return True
@@ -197,7 +200,7 @@ class Assembly:
             with self._lock:
                 self._fetching = False
             if self._closed:
-                self.close()
+                self.close(done=False)
 
     # -- the tar ------------------------------------------------------------------------------
 
@@ -329,21 +332,29 @@ class Assembly:
 
     # -- the end ------------------------------------------------------------------------------
 
+    def give_up(self) -> None:
+        """Stop, and have no use for what came, unless all that is wrong is that the rest didn't."""
+        arrivals = self._arrivals
+        self._worthless = arrivals is None or not arrivals.broken
+        self.stop()
+
     def stop(self) -> None:
         """Make ``fetch`` end soon, and whoever reads fail."""
         self._stopped = True
         if self._arrivals is not None:
             self._arrivals.finish(SourceError("the import was given up"))
 
-    def close(self) -> None:
-        """Remove what came. Twice is fine."""
+    def close(self, *, done: bool) -> None:
+        """Let go; unless the layer is ``done``, what came stays. Twice is fine."""
         with self._lock:
             self._closed = True
+            self._worthless |= done
             if self._fetching:
                 return  # it writes to the file; whoever is at it closes it
             claim, self._claim = self._claim, None
         if claim is not None:
-            claim.remove()
+            if self._worthless or not claim.resumable:
+                claim.remove()
             claim.close()
 
 

@@ -2,6 +2,7 @@
 
     ROOT/blobs/sha256/HEX       a blob, whole and verified; never changes
     ROOT/blobs/partial/HEX      one on its way in, kept when a transfer breaks off
+    ROOT/blobs/partial/HEX-parts  ranges of one that is wanted in part, see ``arrivals``
     ROOT/blobs/partial/HEX.RND  the same, where another process holds the former
     ROOT/blobs/partial/new.RND  one whose digest isn't known before its end
 

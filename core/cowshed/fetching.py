@@ -28,7 +28,7 @@ import attrs
 
 from .errors import CowshedError, NoSpaceError, NotFoundError, SourceError
 from .oci import Descriptor
-from .partials import Claim, storing
+from .partials import Claim, parts_of, storing
 from .transport import AlreadyHereError
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ class _Transfer:
     def give_up(self) -> None:
         """Bring it whole after all. ``open`` will."""
         assert self._assembly is not None
-        self._assembly.stop()
+        self._assembly.give_up()
         with self._changed:
             while self._state == "running":
                 self._changed.wait(_LOOK)
@@ -406,7 +406,6 @@ class _Transfer:
             self._gave_up = True
             self._holdings = None
             self._state, self._demanded = "idle", True
-        self._assembly.close()
 
     def contents(self) -> Contents | None:
         """Return the table of contents of a blob that was read, unless it has lied."""
@@ -480,7 +479,9 @@ class _Transfer:
     def close(self, *, done: bool) -> None:
         """Let go; ``done``: the blob isn't needed again."""
         if self._assembly is not None:
-            self._assembly.close()
+            self._assembly.close(done=done)
+            if done:  # an earlier run's
+                self._blobs.partials.remove(parts_of(self._descriptor.digest))
         with self._changed:
             self._closed = True
             claim = self._claim

@@ -27,6 +27,11 @@ class Claim:
         #: It has all its bytes and others may read it, too; otherwise it is the holder's alone.
         self.whole = whole
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a later run would find it, and it has anything."""
+        return "." not in self._path.name and os.fstat(self.descriptor).st_size > 0
+
     def share(self) -> None:
         """Let others read it: everything is written."""
         fcntl.flock(self.descriptor, fcntl.LOCK_SH)
@@ -129,12 +134,13 @@ class Partials:
         for touched, name, size in sorted(found):
             fresh = "." in name  # which nobody resumes
             if fresh or touched <= oldest or (budget is not None and left > budget):
-                gone = self._remove(name)
+                gone = self.remove(name)
                 freed += gone
                 left -= size if gone else 0
         return freed
 
-    def _remove(self, name: str) -> int:
+    def remove(self, name: str) -> int:
+        """Remove a file unless it is held or gone; return the bytes freed."""
         descriptor = _lock(self._directory / name, create=False)
         if descriptor is None:
             return 0
@@ -149,6 +155,11 @@ class Partials:
     def _make(self, path: Path) -> int | None:
         self._directory.mkdir(parents=True, exist_ok=True)
         return _lock(path, create=True)
+
+
+def parts_of(digest: str) -> str:
+    """Return the name of the file for a blob of which only parts are wanted."""
+    return f"{digest.partition(':')[2]}-parts"
 
 
 def sync_directory(path: Path) -> None:

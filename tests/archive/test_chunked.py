@@ -7,7 +7,8 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +232,50 @@ def test_bytes_that_nobody_awaits_are_refused(tmp_path: Any, offset: int, data: 
         assert arrivals.open(0, 4).read() == b"1234"
         assert arrivals.open(11, 12).read() == b"6"
         assert arrivals.missing() == []
+
+
+def kept(path: Path, ranges: list[tuple[int, int]], *puts: tuple[int, bytes]) -> list[Any]:
+    """Open a file of arrivals, put pieces, and return what is missing then."""
+    with path.open("r+b" if path.exists() else "w+b") as place:
+        arrivals = Arrivals(place.fileno(), ranges)
+        for offset, data in puts:
+            arrivals.put(offset, data)
+        return arrivals.missing()
+
+
+def test_a_later_run_finds_what_came_though_it_wants_other_ranges(tmp_path: Path) -> None:
+    path = tmp_path / "parts"
+    assert kept(path, [(0, 9), (20, 30)], (0, b"01"), (20, b"abc"), (2, b"2")) == [(3, 9), (23, 30)]
+    assert kept(path, [(3, 5), (18, 21), (22, 25)], (3, b"34")) == [(18, 20), (23, 25)]
+    assert kept(path, [(0, 5), (20, 23)]) == []
+    with path.open("r+b") as place:
+        arrivals = Arrivals(place.fileno(), [(0, 5), (20, 26)])
+        assert arrivals.open(1, 5).read() == b"1234"
+        arrivals.put(23, b"def")
+        assert arrivals.open(21, 26).read() == b"bcdef"
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        (lambda data: data[:-1], [(10, 20)]),
+        (lambda data: data[:-12], [(10, 20)]),
+        (lambda data: data[:-10] + bytes(10), [(10, 20)]),
+        (lambda data: data + bytes(4096), []),
+        (lambda data: data + b"\xff" * 40, []),
+        (lambda data: bytes(len(data)), [(0, 20)]),
+        (lambda data: b"\x01" + data[1:], [(0, 20)]),
+    ],
+    ids=["cut in a piece", "cut in a header", "zeros", "zeros behind", "noise", "lost", "moved"],
+)
+def test_what_a_power_cut_left_is_fetched_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes], left: list[tuple[int, int]]
+) -> None:
+    path = tmp_path / "parts"
+    assert kept(path, [(0, 20)], (0, bytes(range(10))), (10, bytes(range(10, 20)))) == []
+    path.write_bytes(damage(path.read_bytes()))
+    assert kept(path, [(0, 20)]) == left
+    data = bytes(range(20))
+    assert kept(path, [(0, 20)], *((start, data[start:end]) for start, end in left)) == []
+    with path.open("r+b") as place:
+        assert Arrivals(place.fileno(), [(0, 20)]).open(0, 20).read() == data

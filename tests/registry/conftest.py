@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -102,7 +104,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def open_shed(tmp_path: Path) -> Iterator[OpenShed]:
+def open_shed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenShed]:
     """Open a shed; further arguments are settings of the registry plugin."""
     with ExitStack() as stack:
 
@@ -112,9 +114,10 @@ def open_shed(tmp_path: Path) -> Iterator[OpenShed]:
             overrides: dict[str, Any] | None = None,
             **settings: Any,
         ) -> Shed:
+            root: Path = request.getfixturevalue("xfs") if driver == "reflink" else tmp_path
             opened = stack.enter_context(
                 Shed(
-                    tmp_path / place,
+                    root / place,
                     driver=driver,
                     overrides={
                         "durability": "none",
@@ -157,3 +160,27 @@ def alice(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+def start_pull(
+    root: Path, reference: str, *, driver: str = "chunk-dedup", **settings: Any
+) -> subprocess.Popen[str]:
+    """Run a pull in another process."""
+    code = (
+        "import sys\n"
+        "from cowshed import Shed\n"
+        f"settings = { ({**QUICK, **settings})!r}\n"
+        f"with Shed({str(root)!r}, driver={driver!r}, overrides={{'durability': 'none',"
+        " 'plugin': {'registry': settings}}) as shed:\n"
+        f"    (one,) = shed.import_image('docker://{reference}')\n"
+        "    print(one.image.id, one.received)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,7 +17,7 @@ from cowshed.errors import DigestMismatchError, SourceError
 from cowshed.importing import LayerEvent
 from cowshed_plugins.registry.errors import UnreachableError
 
-from .conftest import QUICK, OpenShed
+from .conftest import OpenShed, start_pull
 from .images import MadeImage, Publisher, make_image, noise
 from .services import FaultProxy, RegistryProcess, answer
 
@@ -285,30 +283,6 @@ def test_a_pull_keeps_the_budget_too(
 
 
 # -- two at once ---------------------------------------------------------------------------------
-
-
-def start_pull(
-    root: Path, reference: str, *, driver: str = "chunk-dedup", **settings: Any
-) -> subprocess.Popen[str]:
-    """Run a pull in another process."""
-    code = (
-        "import sys\n"
-        "from cowshed import Shed\n"
-        f"settings = { ({**QUICK, **settings})!r}\n"
-        f"with Shed({str(root)!r}, driver={driver!r}, overrides={{'durability': 'none',"
-        " 'plugin': {'registry': settings}}) as shed:\n"
-        f"    (one,) = shed.import_image('docker://{reference}')\n"
-        "    print(one.image.id, one.received)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("drivers", [("chunk-dedup", "chunk-dedup"), ("chunk-dedup", "naive-copy")])

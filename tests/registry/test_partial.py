@@ -21,11 +21,12 @@ from cowshed import Shed
 from cowshed.errors import DigestMismatchError
 from cowshed.holdings import MAGIC
 from cowshed.importing import Imported
+from cowshed_plugins.registry.errors import RegistryError
 
 from .chunked import STARGZ, ZSTD, Layer, Mangle, image_of, stargz, zstd_chunked
-from .conftest import OpenShed
+from .conftest import OpenShed, start_pull
 from .images import MadeImage, Publisher, make_image, make_tar, noise
-from .services import FaultProxy, RegistryProcess
+from .services import FaultProxy, RegistryProcess, answer
 
 DRIVERS = ["hardlink-farm", "chunk-dedup", "overlayfs"]
 
@@ -593,3 +594,79 @@ def test_two_pulls_at_once_fetch_what_is_missing_once(
     received = sorted(int(one.communicate(timeout=60)[0]) for one in both)
     assert received[0] == 0 < received[1] < sum(len(one.data) for one in pair.layers) / 2
     assert_sound(shed, pair)
+
+
+# -- from one run to the next --------------------------------------------------------------------
+
+
+def parts(shed: Shed) -> int:
+    """Return the bytes of layers in part that a shed keeps for a later run."""
+    place = shed.root / "blobs/partial"
+    return sum(path.stat().st_size for path in place.glob("*-parts"))
+
+
+@pytest.fixture
+def long(publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str) -> MadeImage:
+    """The first version is here; of the second, a third is missing, in many places."""
+    files = {f"f{number:02}": noise(40_000, number) for number in range(60)}
+    changed = {path: noise(40_000, path) for path in list(files)[::3]}
+    publisher.image(name, image_of(zstd_chunked(make_tar(files))), "v1")
+    second = image_of(zstd_chunked(make_tar({**files, **changed})))
+    publisher.image(name, second, "v2")
+    pull(shed, proxy.host, name, "v1")
+    proxy.reset()
+    return second
+
+
+def test_a_killed_pull_of_missing_parts_is_resumed(
+    long: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    digest = long.layers[0].digest
+    proxy.on(f"GET .*/blobs/{digest}", times=1)  # the table
+    proxy.on(f"GET .*/blobs/{digest}", stall=500_000)
+    first = start_pull(shed.root, f"{proxy.host}/{name}:v2", timeout=60)
+    while parts(shed) < 400_000:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    here = parts(shed)
+    assert shed.df().partial >= here
+    proxy.reset()
+    second = pull(shed, proxy.host, name, "v2")
+    came = sum(size for path, size in proxy.sent.items() if digest in path)
+    headers = 20_000  # and the table, which is read anew
+    assert 800_000 - here <= second.received <= came < 800_000 - here + headers
+    assert_sound(shed, long)
+
+
+def test_missing_parts_that_broke_off_are_resumed_though_the_plain_way_failed_too(
+    long: MadeImage, open_shed: OpenShed, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    shed = open_shed(retries=0)
+    digest = long.layers[0].digest
+    proxy.on(f"GET .*/blobs/{digest}", times=1)
+    proxy.on(f"GET .*/blobs/{digest}", times=1, cut=500_000)
+    proxy.on(f"GET .*/blobs/{digest}", action=answer(503))
+    with pytest.raises(RegistryError, match=f"{digest}.*503"):
+        pull(shed, proxy.host, name, "v2")
+    here = parts(shed)
+    assert here > 400_000
+    proxy.reset()
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < 820_000 - here
+    assert_sound(shed, long)
+
+
+def test_parts_that_have_become_useless_are_removed(
+    long: MadeImage, open_shed: OpenShed, proxy: FaultProxy, name: str
+) -> None:
+    """Not only by age: whoever has the layer has no use for them."""
+    shed = open_shed(retries=0)
+    digest = long.layers[0].digest
+    proxy.on(f"GET .*/blobs/{digest}", times=1)
+    proxy.on(f"GET .*/blobs/{digest}", times=1, cut=500_000)
+    proxy.on(f"GET .*/blobs/{digest}", times=1, action=answer(503))
+    second = pull(shed, proxy.host, name, "v2")  # the plain way gets through
+    assert second.received > second.total
+    assert_sound(shed, long)
