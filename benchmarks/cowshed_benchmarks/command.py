@@ -7,11 +7,11 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from cowshed.cli.session import Session
+from cowshed.cli.session import Session, add_global_options
 
 if TYPE_CHECKING:
     from .running import Asked
@@ -34,7 +34,32 @@ class _Size(click.ParamType[int]):
         return count
 
 
-@click.group("bench", invoke_without_command=True)
+class _Group(click.Group):
+    """Measures by itself; the commands that read results are imported when they are called."""
+
+    _readers: ClassVar[dict[str, tuple[str, str]]] = {
+        "compare": ("judging", "What changed between two runs, and what of it is certain"),
+        "report": ("reporting", "One HTML page of a run; the headline for a README"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return list(self._readers)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        if cmd_name not in self._readers:
+            return None
+        from importlib import import_module
+
+        module, short_help = self._readers[cmd_name]
+        found = getattr(import_module(f".{module}.command", __package__), f"{cmd_name}_command")
+        assert isinstance(found, click.Command)
+        found.short_help = short_help
+        return add_global_options(found)
+
+
+@click.group("bench", cls=_Group, invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="End within two minutes: small images, few rounds.")
 @click.option("--driver", "drivers", metavar="NAME", multiple=True, help="Only these drivers.")
 @click.option("--workload", "workloads", metavar="NAME", multiple=True, help="Only these.")
@@ -224,6 +249,7 @@ def _run(session: Session, asked: Asked, out: Path | None) -> None:
     from cowshed.errors import CowshedError
 
     from .progress import progress
+    from .reporting import report_beside
     from .running import run
     from .table import show
 
@@ -242,6 +268,9 @@ def _run(session: Session, asked: Asked, out: Path | None) -> None:
         click.echo(f"Every sample: {target}")
     if not whole:
         raise KeyboardInterrupt
+    page, reason = report_beside(found, target)
+    if not session.quiet:
+        click.echo(f"Report: {page}" if page else f"No report was made: {reason}")
     if any(sample.outcome == "failed" for sample in found.samples):
         session.exit_status = 1
 

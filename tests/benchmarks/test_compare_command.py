@@ -107,3 +107,15 @@ def test_wrong_calls_are_refused(call: Call, store: Store, tmp_path: Path) -> No
     assert call(compare_command, run, run, "--fail-over", "0.5")[0] == 2
     assert call(compare_command, run, run, "--measure", "luck")[0] == 2
     assert call(compare_command, run)[0] == 2
+
+
+def test_compare_and_report_stand_below_bench(call: Call, store: Store) -> None:
+    from cowshed_benchmarks.command import bench
+
+    path = store("a.json", scripted_run(1, rounds=1, subjects=DRIVERS))
+    status, printed, _ = call(bench, "compare", path, path)
+    assert (status, f"{LINES} lines" in printed) == (0, True)
+    status, printed, _ = call(bench, "report", path, "--markdown")
+    assert (status, printed.startswith("|")) == (0, True)
+    status, _, error = call(bench, "compared", path, path)
+    assert (status, "No such command 'compared'" in error) == (2, True)
