@@ -21,7 +21,7 @@ from cowshed import Shed
 
 from .helpers import CommandLine, wait_for
 
-SIZE = 'while [ "$(stty size)" = "0 0" ]; do :; done; stty size; read x; exit 3'
+SIZE = "stty size; read x; exit 3"
 ENDLESS = "trap 'echo got TERM; exit 5' TERM; trap 'echo got HUP; exit 6' HUP; "
 ENDLESS += "trap 'echo got INT; exit 7' INT; echo ready; while :; do sleep 0.05; done"
 
@@ -249,7 +249,9 @@ class Typist:
                     break
                 if not data:
                     break
-                self.seen += data
+                # runc 1.1 lets a process write before it has set its terminal up, and so the
+                # carriage return of its first lines comes twice.
+                self.seen = (self.seen + data).replace(b"\r\r\n", b"\r\n")
             return text in self.seen
 
         try:
@@ -268,15 +270,12 @@ def test_a_terminal_is_one_and_follows_the_callers_size(
     cowshed: CommandLine, with_terminals: str
 ) -> None:
     one = Typist(cowshed, "run", "--rm", "-it", "--runtime", with_terminals, "tools", "sh")
-    # A runtime may tell it the size a moment after it was started.
-    one.type(b'while [ "$(stty size)" = "0 0" ]; do :; done\r')
     one.type(b"stty size; tty; test -t 0 && test -t 1 && test -t 2 && echo all-$TERM\r")
     one.expect(b"10 40\r\n")
     one.expect(b"/dev/")
     one.expect(b"all-xterm\r\n")
     one.resize(33, 99)
-    time.sleep(0.3)
-    one.type(b"stty size\r")
+    one.type(b'until [ "$(stty size)" = "33 99" ]; do :; done; stty size\r')
     one.expect(b"33 99\r\n")
     one.type(b"exit 6\r")
     assert one.end() == 6

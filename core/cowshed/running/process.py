@@ -40,10 +40,16 @@ class Process:
     directory: str
     user: User
     terminal: bool = False
+    #: The terminal's lines and columns; None: as the runtime likes.
+    size: tuple[int, int] | None = None
 
 
 def make_process(
-    root: Rootfs, config: Mapping[str, object], options: Options, hostname: str
+    root: Rootfs,
+    config: Mapping[str, object],
+    options: Options,
+    hostname: str,
+    size: tuple[int, int] | None = None,
 ) -> Process:
     """Decide what runs.
 
@@ -70,6 +76,7 @@ def make_process(
         directory="/" + where,
         user=user,
         terminal=options.terminal,
+        size=size if options.terminal else None,
     )
     require_clean((*process.arguments, *process.environment), "the command or environment")
     return process

@@ -78,7 +78,8 @@ class Runs:
             home = self.registry.home(container.id)
             runtime, identity = self._choose(options)
             state = State(time.time_ns(), runtime.name, os.getpid())
-            with self._prepared(container, root, options, identity, home, state) as bundle:
+            size = _size(options, streams)
+            with self._prepared(container, root, options, identity, home, state, size) as bundle:
                 status = None
                 try:
                     bundle.write()
@@ -110,6 +111,7 @@ class Runs:
         identity: Identity | None,
         home: Path,
         state: State,
+        size: tuple[int, int] | None = None,
     ) -> Generator[Bundle]:
         """Make the bundle, and the stubs as long as it is used."""
         from .process import make_directory, make_process, require_executable
@@ -117,7 +119,7 @@ class Runs:
         from .spec import find_places, make_spec, write_etc
 
         hostname = options.hostname or container.id[:12]
-        process = make_process(root, container.image_config(), options, hostname)
+        process = make_process(root, container.image_config(), options, hostname, size)
         _require_mapped(process, identity)
         places = find_places(root, options.volumes)
         require_executable(root, process, tuple(one.target for one in places.volumes))
@@ -227,7 +229,9 @@ class Runs:
         config = dict(container.image_config())
         config["Env"] = spec["process"]["env"]
         with Rootfs(f"/proc/{pid}/root") as root:
-            process = make_process(root, config, options, str(spec["hostname"]))
+            process = make_process(
+                root, config, options, str(spec["hostname"]), _size(options, streams)
+            )
             require_executable(root, process)
         runtime = make(state.runtime, self.registry.root, find_identity())
         wanted = process_spec(process)
@@ -451,6 +455,14 @@ class Runs:
 
 class _RunningError(InUseError):
     """The container runs already."""
+
+
+def _size(options: Options, streams: Streams) -> tuple[int, int] | None:
+    if not options.terminal:
+        return None
+    from .terminal import size_of
+
+    return size_of(streams)
 
 
 def _key(container: str) -> str:

@@ -152,8 +152,13 @@ def process_spec(process: Process) -> dict[str, Any]:
         user["additionalGids"] = list(process.user.groups)
     # Nothing to inherit: CVE-2022-24769. Root alone has them at once.
     held = list(security.CAPABILITIES) if root else []
+    size: dict[str, Any] = {}
+    if process.size is not None:
+        # There before the process looks; what runtimes copy from their own terminal comes later.
+        size["consoleSize"] = {"height": process.size[0], "width": process.size[1]}
     return {
         "terminal": process.terminal,
+        **size,
         "user": user,
         "args": list(process.arguments),
         "env": list(process.environment),

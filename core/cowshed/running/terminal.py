@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
 import termios
@@ -50,12 +51,10 @@ class Terminal:
 
     def resize(self) -> None:
         """Give it the size of the caller's terminal."""
-        for descriptor in (self._input, self._output):
-            if descriptor is not None and os.isatty(descriptor):
-                with suppress(OSError):
-                    size = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))
-                    fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-                return
+        size = _size(self._input, self._output)
+        if size is not None:
+            with suppress(OSError):
+                fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
 
     def relay(self, process: subprocess.Popen[bytes]) -> None:
         """Carry bytes both ways until the container's side is closed."""
@@ -97,6 +96,23 @@ class Terminal:
             if error.errno == errno.EIO:  # nobody has the other side any more
                 return b""
             raise
+
+
+def size_of(streams: Streams) -> tuple[int, int] | None:
+    """Return lines and columns of the caller's terminal; None: there is none, or it has no size."""
+    size = _size(_descriptor(streams.stdin, sys.stdin), _descriptor(streams.stdout, sys.stdout))
+    lines, columns = struct.unpack("HHxxxx", size or bytes(8))
+    return (lines, columns) if lines and columns else None
+
+
+def _size(*descriptors: int | None) -> bytes | None:
+    """Return the ``struct winsize`` of the first that is a terminal."""
+    for descriptor in descriptors:
+        if descriptor is not None and os.isatty(descriptor):
+            with suppress(OSError):
+                return fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))
+            return None
+    return None
 
 
 def _descriptor(stream: int | IO[bytes] | None, own: Any) -> int | None:
