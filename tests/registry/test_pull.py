@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cowshed import Shed
 from cowshed.errors import DigestMismatchError, NotFoundError, UnsupportedError
+from cowshed_plugins.registry.errors import RegistryError
 
 from .conftest import OpenShed
 from .images import MadeImage, Publisher, make_image, make_index, noise
@@ -211,6 +214,31 @@ def test_loopback_with_tls_needs_no_setting_either(
     monkeypatch.setenv("SSL_CERT_FILE", str(authorities.directory / "ca.crt"))
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(alice(guarded.host)))
     assert brought(shed, f"{guarded.host}/private/image:v1") == guarded_image.id
+
+
+@pytest.fixture
+def far_away(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A host name that isn't loopback's, though it is this machine."""
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, *rest: Any, **more: Any) -> Any:
+        return real("127.0.0.1" if host == "registry.test" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return "registry.test"
+
+
+def test_elsewhere_plain_http_is_spoken_where_the_settings_say_so_only(
+    proxy: FaultProxy, publisher: Publisher, open_shed: OpenShed, far_away: str, name: str
+) -> None:
+    image = make_image(FILES)
+    publisher.image(name, image, "v1")
+    place = f"{far_away}:{proxy.port}"
+    with pytest.raises(RegistryError, match=f"registry {place}: can't be reached: no TLS"):
+        brought(open_shed(), f"{place}/{name}:v1")
+    assert proxy.seen == []
+    shed = open_shed("told", plain_http=[place])
+    assert brought(shed, f"{place}/{name}:v1") == image.id
 
 
 # -- mirrors -------------------------------------------------------------------------------------

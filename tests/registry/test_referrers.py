@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cowshed.cli.main import main
 from cowshed.errors import SourceError
 from cowshed_plugins.registry.client import Repository
 from cowshed_plugins.registry.endpoint import Endpoint
@@ -106,3 +108,35 @@ def test_a_tag_that_is_no_list_is_left_alone(
     with pytest.raises(SourceError, match="should list referrers"):
         push_manifest(repository(registry.host, name), "", made.data, made.media_type)
     assert publisher.get_manifest(name, tag) == image.manifest
+
+
+def test_people_see_what_refers_to_an_image(
+    registry: RegistryProcess,
+    image: MadeImage,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    place = repository(registry.host, name)
+    signature = statement(image, "test/signature", "by alice")
+    bad = statement(image, "test/\x1b[31mred")
+    for one in (signature, bad):
+        push_manifest(place, "", one.data, one.media_type)
+    root = tmp_path / "never made"
+
+    def run(*words: str) -> str:
+        assert main(["--root", str(root), "referrers", *words]) == 0
+        return capsys.readouterr().out
+
+    assert run(f"{registry.host}/{name}:v1").splitlines() == [
+        f"DIGEST{' ' * 68}TYPE               SIZE",
+        f"{signature.digest}   test/signature     {len(signature.data)}B",
+        f"{bad.digest}   test/\\x1b[31mred   {len(bad.data)}B",
+    ]
+    by_digest = f"docker://{registry.host}/{name}@{image.manifest.digest}"
+    assert run("-q", "--type", "test/signature", by_digest) == f"{signature.digest}\n"
+    (listed,) = json.loads(run("--json", "--type", "test/signature", by_digest))
+    assert listed["annotations"] == {"text": "by alice"}
+    assert main(["referrers", f"{registry.host}/{name}:v2"]) == 1
+    assert capsys.readouterr().err == f"cowshed: no such image: {registry.host}/{name}:v2\n"
+    assert not root.exists()

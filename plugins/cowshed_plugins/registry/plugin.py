@@ -1,4 +1,4 @@
-"""Registers ``docker:``; nothing else of this package is imported before it is used."""
+"""Registers ``docker:`` and ``referrers``; nothing else of this package is imported before use."""
 
 from __future__ import annotations
 
@@ -39,3 +39,9 @@ def cowshed_register_transports() -> list[TransportSpec]:
             load=_docker,
         )
     ]
+
+
+@hookimpl
+def cowshed_register_commands() -> dict[str, str]:
+    """Return the command of this package."""
+    return {"referrers": "cowshed_plugins.registry.command:referrers_command"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cowshed.errors import UsageError
+from cowshed.oci import Descriptor
 from cowshed.transport import Source, Target, Transport
 
 from .client import Repository
@@ -55,6 +56,23 @@ class RegistryTransport(Transport):
         wire = Wire(self._settings.timeout, self._settings.certs)
         repository = self._repository(reference.registry, reference, wire)
         return RegistryTarget(reference, repository, wire, compression, level)
+
+    def referrers(self, reference: Reference, artifact_type: str = "") -> list[Descriptor]:
+        """Return what the registry knows to refer to an image, of one type or of all.
+
+        Raises:
+            NotFoundError: there is no such image.
+        """
+        from .referrers import referrers
+
+        wire = Wire(self._settings.timeout, self._settings.certs)
+        try:
+            # Not from mirrors: they hold images, seldom what came about these later.
+            repository = self._repository(reference.registry, reference, wire)
+            digest = reference.digest or repository.manifest(reference.tag).digest
+            return referrers(repository, digest, artifact_type)
+        finally:
+            wire.close()
 
     def _repository(self, place: str, reference: Reference, wire: Wire) -> Repository:
         return Repository(Endpoint(place, self._settings, wire), reference.repository)
