@@ -264,8 +264,8 @@ def bundle_command(
 ) -> None:
     """Make DIRECTORY, new or empty, an OCI runtime bundle of CONTAINER, for others to run.
 
-    Its file system is mounted there until 'cowshed umount'; what a runtime writes in it, mount
-    points that the image lacks included, is the container's.
+    Its file system is mounted there until 'cowshed umount'; what a process writes in it is the
+    container's. Mount points that the image lacks are made, and go when it is unmounted.
 
     --json: {id, path}.
     """

@@ -286,6 +286,11 @@ class Mounts:
 
     # -- looking --------------------------------------------------------------------------------
 
+    def is_mounted(self, container: str) -> bool:
+        """Say whether processes may be using a container's mount, here or elsewhere."""
+        record = self.registry.read(container)
+        return record is not None and state(record) in ("alive", "elsewhere")
+
     def list(self) -> list[Mounted]:
         """See ``Shed.mounts``."""
         return [

@@ -60,6 +60,7 @@ class Runs:
         """Run a container's first process until it ends."""
         with self._alone(container):
             self._settle(container.record)
+            self._require_kept(container)
             with container.mounted() as path:
                 return self._run(container, options, streams, signals, str(path))
 
@@ -113,7 +114,7 @@ class Runs:
         state: State,
         size: tuple[int, int] | None = None,
     ) -> Generator[Bundle]:
-        """Make the bundle, and the stubs as long as it is used."""
+        """Make the bundle, and the stubs for as long as it is used."""
         from .process import make_directory, make_process, require_executable
         from .runtimes import Bundle
         from .spec import find_places, make_spec, write_etc
@@ -146,7 +147,10 @@ class Runs:
                     annotations={"org.opencontainers.image.ref.name": container.name},
                 ),
             )
-        finally:
+        except BaseException:
+            stubs.clear(root, missing)
+            raise
+        if not state.bundle:  # others need them until the bundle is unmounted
             stubs.clear(root, missing)
 
     def _choose(self, options: Options) -> tuple[Runtime, Identity | None]:
@@ -254,6 +258,7 @@ class Runs:
 
         with self._alone(container):
             self._settle(container.record)
+            self._require_kept(container)
             _require_empty(directory)
             directory = directory.resolve()
             identity = find_identity()
@@ -270,12 +275,21 @@ class Runs:
                         text = json.dumps(spec, ensure_ascii=False, indent=2)
                         (directory / "config.json").write_text(text + "\n", "utf-8")
                         made = True
-                self.registry.forget(container.id)
             finally:
                 if not made:
                     with suppress(CowshedError):
                         container.unmount()
+                    self.registry.forget(container.id)
             return directory
+
+    def _require_kept(self, container: Container) -> None:
+        """Refuse a container that somebody else may be running."""
+        state = self.registry.read(container.id)
+        if state is not None and state.bundle:
+            raise InUseError(
+                f"container {container.name} is handed over as a bundle, in {state.bundle}; "
+                f"'cowshed umount {container.name}' takes it back"
+            )
 
     def _mount_for_bundle(
         self, container: Container, directory: Path, identity: Identity | None
@@ -386,7 +400,10 @@ class Runs:
         state = self.registry.read(record.id)
         if state is None or (state.status is not None and not state.stubs):
             return
-        if state.bundle or self.registry.process(record.id) is not None:
+        if state.bundle:
+            if self._shed.mounting.is_mounted(record.id):
+                return
+        elif self.registry.process(record.id) is not None:
             return
         if state.stubs and not self._shed.read_only:
             from .rootfs import Rootfs
@@ -396,7 +413,10 @@ class Runs:
                 Rootfs(os.path.realpath(path)) as root,
             ):
                 stubs.clear(root, state.stubs)
-        self._ended(record.id, None)
+        if state.bundle:
+            self.registry.forget(record.id)
+        else:
+            self._ended(record.id, None)
 
     def shown(self, record: ContainerRecord, changes: Iterable[Change]) -> Iterator[Change]:
         """Leave out of a container's changes what is there for a run only."""
