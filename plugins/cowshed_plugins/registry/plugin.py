@@ -1,4 +1,4 @@
-"""Registers ``docker:`` and ``referrers``; nothing else of this package is imported before use."""
+"""Registers ``docker:``; nothing else of this package is imported before it is used."""
 
 from __future__ import annotations
 
@@ -39,9 +39,3 @@ def cowshed_register_transports() -> list[TransportSpec]:
             load=_docker,
         )
     ]
-
-
-@hookimpl
-def cowshed_register_commands() -> dict[str, str]:
-    """Return the command of this package."""
-    return {"referrers": "cowshed_plugins.registry.command:referrers_command"}
