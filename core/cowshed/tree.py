@@ -252,7 +252,8 @@ class Tree(Closing):
     def apply(self, entry: Entry, content: BinaryIO | None = None) -> None:
         """Make ``entry.path`` exactly ``entry``, of any kind, whatever was there before.
 
-        A directory over a directory keeps its children; anything else is replaced whole. The
+        A directory over a directory keeps its children; anything else is replaced whole. What
+        fails changes nothing, but for what is below a directory that was to be replaced. The
         parent directory's mtime is left as it was, so that a stream may describe it in any order.
         """
         if entry.kind is Kind.OPAQUE:
@@ -274,34 +275,41 @@ class Tree(Closing):
                 self.utime(above, above_mtime)
 
     def _apply(self, old: Entry | None, entry: Entry, content: BinaryIO | None) -> None:
-        merge = old is not None and old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY
-        if old is not None and entry.kind is Kind.FILE:
-            self._supersede(old, entry, content)
-            return
-        if old is not None and not merge:
-            self.remove_tree(entry.path)
         if entry.kind is Kind.WHITEOUT:
-            return
+            if old is not None:
+                self.remove_tree(entry.path)
+        elif old is None:
+            self._make_whole(entry, content)
+        elif old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY:
+            self._set_attributes(entry)
+        else:
+            beside = join(parent_of(entry.path), f".cowshed-{os.urandom(8).hex()}")
+            self._supersede(old, entry, content, beside)
+
+    def _supersede(self, old: Entry, entry: Entry, content: BinaryIO | None, beside: str) -> None:
+        """Put something where ``old`` is, which stays until the new one is whole ``beside`` it:
+        reading content or the disk may fail."""
+        self._make_whole(attrs.evolve(entry, path=beside), content)
+        try:
+            if Kind.DIRECTORY in (old.kind, entry.kind):  # rename(2) won't put one over the other
+                self.remove_tree(old.path)
+            self.rename(beside, entry.path)
+            if entry.kind is Kind.HARDLINK and self.exists(beside):
+                self.unlink(beside)  # of the same file: rename(2) leaves both
+        except BaseException:
+            self.remove_tree(beside)
+            raise
+
+    def _make_whole(self, entry: Entry, content: BinaryIO | None) -> None:
+        """Make something new, or nothing."""
         if entry.kind is Kind.HARDLINK:
             self.link(entry.target, entry.path)
             return
-        if not merge:
-            self._make(entry, content)
-        self._set_attributes(entry)
-
-    def _supersede(self, old: Entry, entry: Entry, content: BinaryIO | None) -> None:
-        """Put a file where ``old`` is, which stays until the new content is whole: reading it
-        or the disk may fail."""
-        beside = join(parent_of(entry.path), f".cowshed-{os.urandom(8).hex()}")
-        made = attrs.evolve(entry, path=beside)
-        self._make(made, content)
+        self._make(entry, content)
         try:
-            self._set_attributes(made)
-            if old.kind is Kind.DIRECTORY:
-                self.remove_tree(old.path)
-            self.rename(beside, entry.path)
+            self._set_attributes(entry)
         except BaseException:
-            self.unlink(beside)
+            self.remove_tree(entry.path)
             raise
 
     def _make(self, entry: Entry, content: BinaryIO | None) -> None:
