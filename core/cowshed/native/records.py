@@ -65,12 +65,25 @@ class Records:
 
     # -- what follows by itself where records are kept with the files -----------------------------
 
+    @property
+    def version(self) -> int | None:
+        """Another number after each ``move`` that counts; None: there is nothing to move."""
+        return None
+
     def at_once(self) -> AbstractContextManager[None]:
         """Let what is changed meanwhile count together, or not at all if anything is raised."""
         return nullcontext()
 
+    def will_share(self, existing: str) -> bool:
+        """Say whether ``link`` has something to do for a further name of ``existing``."""
+        return False
+
     def link(self, existing: str, path: str) -> None:
         """Let the new name ``path`` share the record of ``existing``."""
+
+    def shared(self, path: str) -> bool:
+        """Say whether ``path`` is one of several names that a record counts."""
+        return False
 
     def drop(self, path: str) -> None:
         """Forget the name ``path``, and its record with the last name."""

@@ -112,6 +112,13 @@ class Sidecar(Records):
 
     # -- asking ---------------------------------------------------------------------------------
 
+    @property
+    def version(self) -> int | None:
+        """Another number after each ``move`` that counts; None: there is nothing to move."""
+        if self._database is None:
+            return None
+        return int(self._database.rows("PRAGMA user_version")[0][0])
+
     def get(self, path: str) -> Record | None:
         """Return the record of ``path``."""
         if self._database is None and not (self._use == "live" and self._look()):
@@ -208,6 +215,10 @@ class Sidecar(Records):
         record.id = cursor.lastrowid
         database.execute("INSERT OR REPLACE INTO names VALUES (?,?,?)", (*_split(path), record.id))
 
+    def will_share(self, existing: str) -> bool:
+        """Say whether ``link`` has something to do for a further name of ``existing``."""
+        return self._groups or self.get(existing) is not None
+
     def link(self, existing: str, path: str) -> None:
         """Let the new name ``path`` share the record of ``existing``."""
         self.drop(path)
@@ -220,6 +231,11 @@ class Sidecar(Records):
         self._connect().execute(
             "INSERT OR REPLACE INTO names VALUES (?,?,?)", (*_split(path), record.id)
         )
+
+    def shared(self, path: str) -> bool:
+        """Say whether ``path`` is one of several names that a record counts."""
+        record = self.get(path)
+        return record is not None and record.links > 1
 
     def drop(self, path: str) -> None:
         """Forget the name ``path``, and its record with the last name.
@@ -245,6 +261,7 @@ class Sidecar(Records):
         """Follow a rename of ``source`` and everything below it; ``destination`` was replaced."""
         if self._database is None:
             return
+        self._database.execute(f"PRAGMA user_version = {(self.version or 0) % (1 << 30) + 1}")
         self._drop_whole(destination)
         old, new = os.fsencode(source), os.fsencode(destination)
         self._database.execute(

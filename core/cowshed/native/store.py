@@ -9,6 +9,8 @@
     ROOT/common/LAYER            ``item.json`` of every container on LAYER, by another name
     ROOT/staging/RANDOM/         a tree in the making, locked while its process lives; a
                                  container's by its own ID
+    ROOT/unfinished/CONTAINER.RANDOM
+                                 what its writer is doing just now (see ``unfinished``)
     ROOT/trash/RANDOM/           a removed tree on its way out
 
 A tree is published by one rename out of staging and removed by one rename into the trash. The mark
@@ -25,11 +27,12 @@ from contextlib import suppress
 from ..driver import Held, Item, Stage
 from ..errors import BusyError, InUseError, NotFoundError
 from ..locking import Lock
-from .items import ITEM, Common, ItemFile, common_of, is_id
+from .items import ITEM, Common, ItemFile, UsageCache, common_of, is_id
 from .removal import remove_directory
 from .shelf import PLACES, NativeShelf
 from .stage import NativeStage
 from .syscalls import make_directory, sync_directory
+from .unfinished import noted, unfinished
 from .view import ROOTFS, SIDECAR, NativeView
 from .workspace import Workspace, lay_empty_tree
 
@@ -250,6 +253,8 @@ class NativeDriver(NativeShelf):
         trash = os.path.join(self.root, "trash")
         for key in os.listdir(trash):
             self.clear(trash, key)
+        for container, note in unfinished(self.root):
+            self._clear_up(container, note)
         children = os.path.join(self.root, "children")
         for layer in {*os.listdir(children), *common_of(self.root)}:
             if self.exists(Held.LAYER, layer):
@@ -261,3 +266,18 @@ class NativeDriver(NativeShelf):
                     if not self.exists(Held.LAYER, layer):
                         Common(self.root, layer, durable=False).remove()
                         remove_directory(children, layer)
+
+    def _clear_up(self, container: str, note: str) -> None:
+        """Finish, or take back, what a container's writer was doing when it died."""
+        writer = self.locks.attempt(f"writer:{container}")
+        if writer is None:
+            return  # it is alive
+        with writer, suppress(FileNotFoundError):  # another process may have done it
+            paths = noted(note)
+            with suppress(NotFoundError):
+                item = self.item(container, Held.CONTAINER)
+                UsageCache(self.home(item)).forget()
+                with self.open_tree(item, writable=True, let_go=None) as tree:
+                    tree.clear_up(*paths)
+                self.touch(item)
+            os.unlink(note)

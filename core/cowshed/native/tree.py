@@ -6,9 +6,10 @@ import errno
 import os
 import stat as stat_module
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
-from ..entry import NO_XATTRS, Entry, Kind, kind_of
+from ..entry import NO_XATTRS, Entry, Kind, kind_of, parent_of
 from ..tree import OpenMode, Tree
 from .attributes import (
     change_ids,
@@ -23,6 +24,7 @@ from .files import Privileges, open_to_write
 from .hosting import Hosting
 from .records import Record
 from .syscalls import syncfs
+from .unfinished import noting
 from .view import Found, NativeView
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -141,14 +143,17 @@ class NativeTree(NativeView, Tree):
             return
         if kind not in (Kind.FIFO, Kind.CHAR, Kind.BLOCK):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        if self.exists(path):  # what is noted may go
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         fd, name = self.directories.at(path)
         record = Record()
-        make_special(self.hosting, fd, name, kind, mode, rdev, record)
-        try:
-            self._settle(path, kind, stat_module.S_IMODE(mode), record)
-        except BaseException:
-            os.unlink(name, dir_fd=fd)
-            raise
+        with self._making(path):  # it may be a file at first, until its record says what it is
+            make_special(self.hosting, fd, name, kind, mode, rdev, record)
+            try:
+                self._settle(path, kind, stat_module.S_IMODE(mode), record)
+            except BaseException:
+                os.unlink(name, dir_fd=fd)
+                raise
 
     def _settle(self, path: str, kind: Kind, mode: int, record: Record | None = None) -> None:
         fd, name = self.directories.at(path)
@@ -157,9 +162,22 @@ class NativeTree(NativeView, Tree):
         self.sidecar.drop(path)
         self.sidecar.put(path, record)
 
+    def _supersede(self, old: Entry, entry: Entry, content: BinaryIO | None, beside: str) -> None:
+        with self._making(beside):
+            super()._supersede(old, entry, content, beside)
+
     def link(self, existing: str, path: str) -> None:
         self._change()
         self.find(existing)
+        if not self.sidecar.will_share(existing):
+            self._link(existing, path)
+        elif self.exists(path):  # what is noted may go
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        else:
+            with self._making(path):
+                self._link(existing, path)
+
+    def _link(self, existing: str, path: str) -> None:
         from_fd, from_name = self.directories.at(existing)
         to_fd, to_name = self.directories.at(path)
         os.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
@@ -184,20 +202,21 @@ class NativeTree(NativeView, Tree):
             replaced is not None and shared and self._same_file(moved, replaced)
         ):
             return  # rename(2): two names of one file stay
-        renamed = False
-        try:
-            with self.sidecar.at_once():
-                self.sidecar.move(source, destination)
-                if shared:
-                    # Two files that merely share an inode: rename(2) would do nothing.
-                    os.unlink(from_name, dir_fd=from_fd)
-                else:
-                    os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
-                    renamed = True
-        except BaseException:
-            if renamed and replaced is None:
-                os.rename(to_name, from_name, src_dir_fd=to_fd, dst_dir_fd=from_fd)
-            raise
+        with self._moving(source, destination):
+            renamed = False
+            try:
+                with self.sidecar.at_once():
+                    self.sidecar.move(source, destination)
+                    if shared:
+                        # Two files that merely share an inode: rename(2) would do nothing.
+                        os.unlink(from_name, dir_fd=from_fd)
+                    else:
+                        os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+                        renamed = True
+            except BaseException:
+                if renamed and replaced is None:
+                    os.rename(to_name, from_name, src_dir_fd=to_fd, dst_dir_fd=from_fd)
+                raise
         self.directories.forget(source)
         self.directories.forget(destination)
 
@@ -211,8 +230,9 @@ class NativeTree(NativeView, Tree):
     def unlink(self, path: str) -> None:
         self._change()
         fd, name = self.directories.at(path)
-        os.unlink(name, dir_fd=fd)
-        self._drop(path)
+        with self._dropping(path):
+            os.unlink(name, dir_fd=fd)
+            self._drop(path)
 
     def _drop(self, path: str) -> None:
         # A full disk must let itself be emptied, and a new object's record replaces a stale one.
@@ -289,6 +309,46 @@ class NativeTree(NativeView, Tree):
         if found.kind is Kind.DIRECTORY or not only_if(found):
             return found
         return self.make_private(found)
+
+    # -- after a kill ---------------------------------------------------------------------------
+
+    def _making(self, path: str) -> AbstractContextManager[None]:
+        """Let ``recover`` remove what is at ``path`` if we are killed before the block ends."""
+        return noting(self.home, "make", path, still=lambda: self.exists(path))
+
+    def _moving(self, source: str, destination: str) -> AbstractContextManager[None]:
+        """Let ``recover`` see to it that the sidecar follows a rename if we are killed before."""
+        version = self.sidecar.version
+        if version is None:
+            return nullcontext()
+        words = ("move", source, destination, str(version))
+        return noting(self.home, *words, still=lambda: not self.exists(source))
+
+    def _dropping(self, path: str) -> AbstractContextManager[None]:
+        """Let ``recover`` count the names of a file again if we are killed before the block ends.
+
+        A record of one name may stay behind its file: nobody finds it.
+        """
+        if not self.sidecar.shared(path):
+            return nullcontext()
+        return noting(self.home, "drop", path, still=lambda: not self.exists(path))
+
+    def clear_up(self, *noted: str) -> None:
+        """Finish, or take back, what a writer had noted when it was killed (see ``unfinished``)."""
+        self._change()
+        match noted:
+            case ("make", path) if self.exists(path):
+                mtime = self.stat(parent_of(path)).mtime_ns
+                self.remove_tree(path)
+                self.utime(parent_of(path), mtime)
+            case ("move", source, destination, version) if not self.exists(source):
+                with self.sidecar.at_once():
+                    if str(self.sidecar.version) == version:  # or it has followed already
+                        self.sidecar.move(source, destination)
+            case ("drop", path) if not self.exists(path):
+                self.sidecar.drop(path)
+            case _:
+                pass
 
     # -- life -----------------------------------------------------------------------------------
 
