@@ -5,6 +5,7 @@ from __future__ import annotations
 from .changes import ChangeConformance
 from .concurrency import ConcurrencyConformance
 from .containers import ContainerConformance
+from .crashes import CrashConformance
 from .declared import DeclaredConformance
 from .files import FileConformance
 from .fleets import FleetConformance
@@ -33,6 +34,7 @@ class DriverConformance(
     RoundTripConformance,
     ConcurrencyConformance,
     ProcessConformance,
+    CrashConformance,
     LimitConformance,
     FleetConformance,
     DeclaredConformance,
