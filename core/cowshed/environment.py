@@ -62,6 +62,8 @@ class _Shared:
         self.users = 0
         self.sync = sync
         self.read_only = read_only
+        #: Whether LMDB refuses all further work: it couldn't write its meta page.
+        self.broken = False
         self.file = path / "data.mdb"
         self.env = lmdb.open(
             os.fspath(path),
@@ -104,6 +106,15 @@ class _Shared:
                 self.databases = {name: self.env.open_db(name, txn=txn) for name in names}
             if opened is not None:
                 opened(txn, self.databases)
+
+    def look_after(self) -> None:
+        """After a write that failed: see whether it can be used any further."""
+        try:
+            self.begin().abort()
+        except lmdb.PanicError:
+            self.broken = True
+        except lmdb.Error:
+            pass  # whoever tries next is told
 
     def reserve(self) -> None:
         """See to it that this transaction can be written even if the disk is full.
@@ -225,6 +236,7 @@ class Environment:
                 yield txn
             self._sync(shared)
         except lmdb.Error as error:
+            shared.look_after()
             raise self._translated(error) from error
 
     def commit(self, work: Callable[[Txn], T]) -> T:
@@ -247,6 +259,7 @@ class Environment:
                 except lmdb.MapFullError:
                     shared.env.set_mapsize(shared.env.info()["map_size"] * 2)
         except lmdb.Error as error:
+            shared.look_after()
             raise self._translated(error) from error
 
     def settle(self) -> None:
@@ -267,7 +280,7 @@ class Environment:
 
     def _current(self) -> _Shared:
         shared = self._shared
-        if shared is None or shared.pid != os.getpid():
+        if shared is None or shared.broken or shared.pid != os.getpid():
             return self._open_now()
         return shared
 
@@ -275,8 +288,9 @@ class Environment:
         with _guard:
             if self._closed:
                 raise ValueError(f"the {self._what} is closed")
-            if self._shared is not None and self._shared.pid == os.getpid():
-                return self._shared  # another thread was first
+            mine = self._shared
+            if mine is not None and mine.pid == os.getpid() and not mine.broken:
+                return mine  # another thread was first
             try:
                 shared = self._join(os.path.realpath(self._path))
             except lmdb.Error as error:
@@ -290,6 +304,11 @@ class Environment:
         shared = _open.get(key)
         if shared is not None and shared.pid != os.getpid():
             # In a child close() only forgets: the binding leaves the parent's locks alone.
+            shared.env.close()
+            shared = None
+        if shared is not None and shared.broken:
+            # What others of this process are reading just now ends with an error.
+            del _open[key]
             shared.env.close()
             shared = None
         if shared is not None:

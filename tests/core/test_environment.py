@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -16,6 +17,8 @@ from cowshed import environment as environment_module
 from cowshed.catalog import Catalog
 from cowshed.environment import Environment
 from cowshed.errors import CorruptError, NoSpaceError, ReadOnlyError, StoreError
+from cowshed.testing.disk_calls import Unavailable
+from cowshed.testing.interception import Fault, Watch, Watched
 from cowshed_drivers.chunk_dedup.index import FORMAT, NUMBER, Index
 
 DATABASES = [b"rows", b"others"]
@@ -129,6 +132,32 @@ def test_a_failed_transaction_changes_nothing(path: Path) -> None:
         raise KeyError
     assert environment.get(b"rows", b"a") is None
     environment.close()
+
+
+def test_it_goes_on_after_a_meta_page_that_couldn_t_be_written(path: Path) -> None:
+    # LMDB then refuses all further work, until it is opened anew.
+    def work(watch: Watch) -> None:
+        environment = open_environment(path)
+        put(environment, b"a", b"1")
+        watch.begin()
+        try:
+            put(environment, b"a", b"2")
+        except StoreError:
+            watch.say("refused")
+        else:
+            watch.say("written")
+        value = environment.get(b"rows", b"a")
+        put(environment, b"a", b"3")
+        watch.say(f"{value!r}, then {environment.get(b'rows', b'a')!r}")
+
+    try:
+        with Watched(work) as process:
+            assert process.hear() == "written"
+            meta_page = len(process.points) - 1 - process.points[::-1].index("pwrite64")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    with Watched(work, Fault(meta_page, errno.EIO)) as process:
+        assert process.rest() == ["refused", "b'1', then b'3'"]
 
 
 def test_an_opener_that_refuses_leaves_nothing_open(path: Path) -> None:
