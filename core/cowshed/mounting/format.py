@@ -21,6 +21,7 @@ import attrs
 
 from ..entry import NO_XATTRS, Entry, Kind, join, kind_of
 from ..native.syscalls import CAPABILITY, list_xattrs, procfs
+from . import kernel
 
 #: Files' owners that an ID map doesn't know are shown as these.
 ROOT = 0
@@ -90,6 +91,12 @@ class Format:
         """Say whether a process in the mount could set that attribute."""
         return not self.user or xattr.startswith("user.") or xattr == CAPABILITY
 
+    def shown(self, xattrs: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return those of an image's attributes that a process in the mount can read."""
+        if not self.user:
+            return xattrs
+        return {name: value for name, value in xattrs.items() if self.may_hold(name)}
+
     def mark(self, fd: int, name: str, mark: str, value: bytes) -> None:
         """Set one of overlayfs's own attributes."""
         os.setxattr(procfs(fd, name), self.prefix + mark, value, follow_symlinks=False)
@@ -152,9 +159,27 @@ class Format:
         if gid == self.gids.shown(was.gid):
             gid = was.gid
         kept = {name: value for name, value in was.xattrs.items() if not self.may_hold(name)}
+        known = was.xattrs.get(CAPABILITY)
+        if known is not None and self.user and _same_capability(known, xattrs.get(CAPABILITY)):
+            kept[CAPABILITY] = known
         if kept:
-            xattrs = {**kept, **xattrs}
+            xattrs = {**xattrs, **kept}
         return attrs.evolve(entry, uid=uid, gid=gid, xattrs=xattrs)
+
+
+def format_here() -> Format:
+    """Return how an upper directory is mounted by this process."""
+    return Format(
+        user=not kernel.in_first_user_namespace(),
+        uids=IdMap.of_this_process("uid"),
+        gids=IdMap.of_this_process("gid"),
+    )
+
+
+def _same_capability(one: bytes, other: bytes | None) -> bool:
+    """Say whether two are the same but for the user namespace that the second is written for
+    (capabilities(7), "Namespaced file capabilities"). The top byte is the form's number."""
+    return other is not None and one[4:20] == other[4:20] and one[0:3] == other[0:3]
 
 
 def is_whiteout(status: os.stat_result) -> bool:

@@ -10,10 +10,9 @@ import attrs
 
 from ..native.overlays import FREELY, attach, mount
 from ..native.syscalls import make_directory
-from . import kernel
 from .absorbing import UPPER
 from .filling import fill
-from .format import Format, IdMap
+from .format import format_here
 from .lowers import Lower
 from .registry import How
 
@@ -24,12 +23,6 @@ WORK = "work"
 
 #: For directories on which the kernel, not we, follows a path.
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def format_here() -> Format:
-    """Return how an upper directory is mounted by this process."""
-    user = not kernel.in_first_user_namespace()
-    return Format(user=user, uids=IdMap.of_this_process("uid"), gids=IdMap.of_this_process("gid"))
 
 
 @attrs.frozen(kw_only=True)

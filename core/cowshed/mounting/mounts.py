@@ -19,7 +19,8 @@ import attrs
 from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageError
 from . import kernel, ways
 from .absorbing import absorb
-from .layered import Layered, format_here
+from .format import format_here
+from .layered import Layered
 from .lowers import Lowers, being_mounted
 from .registry import How, Record, Registry, State, state
 
@@ -181,7 +182,7 @@ class Mounts:
             made_ns=time.time_ns(),
             layered=layered,
             over=way.over if isinstance(way, Layered) else "",
-            lower=way.lower.path if isinstance(way, Layered) else "",
+            lowers=self.lowers.among(way.lower) if isinstance(way, Layered) else (),
             format=format_here(),
         )
         self.registry.write(record)
@@ -240,11 +241,11 @@ class Mounts:
 
     def _forget(self, record: Record) -> None:
         self.registry.forget(record.container)
-        if record.lower:
-            self.lowers.release(record.lower, self._lowers_in_use)
+        for place in record.lowers:
+            self.lowers.release(place, self._lowers_in_use)
 
     def _lowers_in_use(self) -> set[str]:
-        return {record.lower for record in self.registry.records() if record.lower}
+        return {place for record in self.registry.records() for place in record.lowers}
 
     # -- before somebody looks ------------------------------------------------------------------
 

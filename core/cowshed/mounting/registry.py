@@ -54,9 +54,9 @@ class Record:
     users: tuple[int, ...] = ()
     #: Whether there is an upper directory that is to be absorbed.
     layered: bool = False
-    #: The layer that it lies over, or nothing; and the mount that shows it (``lowers``).
+    #: The layer that it lies over, or nothing; and the mounts that show it (``lowers``).
     over: str = ""
-    lower: str = ""
+    lowers: tuple[str, ...] = ()
     #: How it was mounted.
     format: Format = attrs.field(factory=Format)
 
@@ -93,7 +93,8 @@ class Registry:
         """Return a record; None: there is none, or it can't be read."""
         try:
             found: dict[str, Any] = json.loads((self.home(container) / _RECORD).read_bytes())
-            found["users"] = tuple(found["users"])
+            for name in ("users", "lowers"):
+                found[name] = tuple(found[name])
             found["format"] = Format.read(found["format"])
             return Record(**found)
         except (FileNotFoundError, ValueError, TypeError, KeyError):
@@ -161,4 +162,4 @@ def state(record: Record) -> State:
         return "gone"
     if process != "self":
         return "elsewhere"
-    return "dead" if record.lower and not answers(record.lower) else "alive"
+    return "alive" if all(map(answers, record.lowers)) else "dead"

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CowshedError
-from .format import IdMap
+from .format import Format
 from .showing import Shown
 
 if TYPE_CHECKING:
@@ -119,13 +119,7 @@ class Server:
         try:
             driver = self._shed.driver(wanted["driver"])
             driver.economise()
-            shown = Shown(
-                device,
-                driver,
-                wanted["layer"],
-                IdMap(tuple((a, b, c) for a, b, c in wanted["uids"])),
-                IdMap(tuple((a, b, c) for a, b, c in wanted["gids"])),
-            )
+            shown = Shown(device, driver, wanted["layer"], Format.read(wanted["format"]))
         except BaseException:
             os.close(device)
             raise
@@ -147,4 +141,8 @@ class Server:
             if self._poll.poll(0):
                 return False
             os.unlink(self._path)
+            log = f"{self._path.removesuffix('.socket')}.log"
+            with suppress(OSError):
+                if not os.stat(log).st_size:
+                    os.unlink(log)
             return True

@@ -81,7 +81,7 @@ def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bo
         lower=lower,
         over=chain,
         home=shed.mounting.registry.home(container),
-        how="fuse" if lower.kind == "fuse" else "overlay",
+        how="fuse" if lower.served else "overlay",
     )
 
 
@@ -106,7 +106,10 @@ def _lower(shed: Shed, driver: str, chain: str, attachment: Attachment | None) -
                 "no cache of files can be mounted: it takes root, Linux 6.12 with EROFS, and a "
                 'mount.cache_size that the image fits in; choose mount.way = "fuse"'
             )
-    return found or lowers.by_fuse(driver, chain)
+    if found is None:
+        served = lowers.by_fuse(driver, chain)
+        found = lowers.by_erofs(driver, chain, served.path, in_place) or served
+    return found
 
 
 def take_down(shed: Shed, record: Record) -> None:
