@@ -25,6 +25,10 @@ import pytest, _pytest, hypothesis, hypothesis.stateful, hypothesis.strategies
 import sqlite3, multiprocessing.popen_fork, multiprocessing.synchronize, concurrent.futures
 import cowshed.testing, cowshed_drivers.naive_copy.driver, cowshed_drivers.hardlink_farm.driver
 import cowshed.native.sqlite, urllib.parse
+try:
+    import numpy.random  # where there is one, hypothesis seeds it too
+except ImportError:
+    pass
 import encodings, pdb, doctest, unittest.mock, xml.dom, pprint, difflib, timeit
 for package in (_pytest, cowshed.testing, hypothesis, encodings):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
