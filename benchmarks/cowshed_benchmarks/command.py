@@ -150,7 +150,9 @@ def bench(
         overrides=dict(session.overrides),
     )
     if listing:
-        _list(session, asked)
+        from .listing import show_list
+
+        show_list(session, asked)
         return
     _run(session, asked, out)
 
@@ -182,65 +184,6 @@ def _images(images: tuple[str, ...], synthetic: int | None) -> tuple[str, ...]:
     if images and synthetic is not None:
         raise click.UsageError("--image and --synthetic exclude each other")
     return images
-
-
-def _list(session: Session, asked: Asked) -> None:
-    import tempfile
-
-    from cowshed.cli.output import json_or_table, one_line
-
-    from .running import candidates
-    from .workloads import WORKLOADS
-
-    place = asked.directory or Path(tempfile.gettempdir())
-    everybody = candidates(asked, session.load_config(), place)
-    from .subjects import peers
-
-    known = {one.subject.name for one in everybody}
-    if asked.peers is None:
-        everybody += [one for one in peers(None, every=True) if one.subject.name not in known]
-    if session.json:
-        session.print(
-            {
-                "workloads": [
-                    {
-                        "name": name,
-                        "title": work.facts.title,
-                        "question": work.facts.question,
-                        "through": work.through,
-                        "quick": work.quick,
-                        "full": work.full,
-                    }
-                    for name, work in WORKLOADS.items()
-                ],
-                "subjects": [
-                    {"name": one.subject.name, "kind": one.subject.kind, "unable": one.unable}
-                    for one in everybody
-                ],
-            }
-        )
-        return
-    json_or_table(
-        False,
-        list(WORKLOADS.items()),
-        lambda item: {},
-        ("WORKLOAD", "WHAT IT ANSWERS", "ASKED OF COWSHED"),
-        lambda item: (item[0], item[1].facts.question, item[1].through),
-    )
-    click.echo()
-    json_or_table(
-        False,
-        everybody,
-        lambda one: {},
-        ("SUBJECT", "KIND", "VERSION", "DURABLE", "HERE"),
-        lambda one: (
-            one_line(one.subject.name),
-            one.subject.kind,
-            one_line(one.subject.version) or "-",
-            one_line(one.subject.durable),
-            one_line(one.unable) or "yes",
-        ),
-    )
 
 
 def _run(session: Session, asked: Asked, out: Path | None) -> None:

@@ -25,6 +25,16 @@ class PlaceError(Exception):
     """Such a file system can't be had here; the message says why."""
 
 
+def why_not(kind: str) -> str:
+    """Say why a file system of that kind can't be made here; nothing if it can."""
+    command, package = MAKE[kind]
+    if os.geteuid() != 0:
+        return f"mounting {kind} from a file takes root"
+    if _tool(command[0]) is None:
+        return f"{command[0]} is not installed (package {package})"
+    return ""
+
+
 @contextmanager
 def loop_mounted(kind: str, directory: Path) -> Generator[Path]:
     """Mount a new file system of that kind from a file in ``directory`` while in the context.
@@ -32,18 +42,15 @@ def loop_mounted(kind: str, directory: Path) -> Generator[Path]:
     Raises:
         PlaceError: it can't be.
     """
-    command, package = MAKE[kind]
-    if os.geteuid() != 0:
-        raise PlaceError(f"mounting {kind} from a file takes root")
-    program = _tool(command[0])
-    if program is None:
-        raise PlaceError(f"{command[0]} is not installed (package {package})")
+    if reason := why_not(kind):
+        raise PlaceError(reason)
+    command, _ = MAKE[kind]
     image, place = directory / f"{kind}.image", directory / kind
     place.mkdir(parents=True)
     try:
         with image.open("xb") as file:
             file.truncate(SIZE)
-        _run(program, *command[1:], str(image))
+        _run(_tool(command[0]) or command[0], *command[1:], str(image))
         # discard: what is removed in it is given back to the disk below.
         mount = _tool("mount") or "mount"
         _run(mount, "-t", kind, "-o", "loop,discard", str(image), str(place))
