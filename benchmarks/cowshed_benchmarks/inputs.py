@@ -24,6 +24,8 @@ from .results import ImageFacts, Input
 
 MEBI = 1 << 20
 SEED = 20_260_101
+#: Grows when other images are made of the same wish, so that older ones are made anew.
+_MADE = 1
 #: In a version derived from another, one file of so many is another.
 EDITED = 20
 
@@ -52,7 +54,7 @@ class Wish:
     @property
     def key(self) -> str:
         """Return a name for what is made of it; an image that is given may change."""
-        words = json.dumps([self.synthetic, self.limit, self.seed, __doc__])
+        words = json.dumps([self.synthetic, self.limit, self.seed, _MADE])
         return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
@@ -133,7 +135,7 @@ def _make_versions(
     else:
         from .sample_image import make_sample
 
-        make_sample(material.layout, limit=wish.limit)
+        make_sample(material.layout, limit=wish.limit, data=wish.limit)
 
 
 def _take(

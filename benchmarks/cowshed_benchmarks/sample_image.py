@@ -143,8 +143,9 @@ class _Layer:
         return self._buffer.getvalue()
 
 
-def make_sample(layout: Path, *, limit: int = 12 * MEBI) -> Sample:
-    """Write the image to ``layout``, at most ``limit`` bytes of files in each layer."""
+def make_sample(layout: Path, *, limit: int = 12 * MEBI, data: int = DATA_SIZE) -> Sample:
+    """Write the image to ``layout``, at most ``limit`` bytes of files in each layer, and a file of
+    ``data`` bytes in the last."""
     written = LayoutWriter(layout)
     documents = _Layer({})
     _documents(documents, limit // 4)
@@ -156,7 +157,7 @@ def make_sample(layout: Path, *, limit: int = 12 * MEBI) -> Sample:
         packages = _Layer(library.picture)
         _packages(packages, limit, edited=version == "v2")
         top = _Layer(packages.picture)
-        _application(top, version)
+        _application(top, version, data)
         layers = [("documents", documents), ("standard library", library)]
         layers += [("packages", packages), (f"application {version}", top)]
         for words, layer in layers:
@@ -186,14 +187,14 @@ def _packages(layer: _Layer, limit: int, *, edited: bool) -> None:
     _take(layer, Path(sysconfig.get_path("purelib")), PACKAGES, limit, edit=20 if edited else 0)
 
 
-def _application(layer: _Layer, version: str) -> None:
+def _application(layer: _Layer, version: str, data: int) -> None:
     layer.file("srv/app/main.py", f"print('version {version}')\n".encode(), 0o755)
     layer.link("srv/app/start", "srv/app/main.py")
     layer.symlink("srv/app/current", "main.py")
     layer.file("srv/app/helper", b"#!/bin/sh\nid -u\n", 0o4755)
     layer.file("srv/app/caf\udce9.txt", b"a name in Latin-1\n", uid=1000)
     layer.fifo("srv/app/queue")
-    layer.file(DATA, _data(layer.picture))
+    layer.file(DATA, _data(data))
     if version != "v1":
         layer.file("srv/app/CHANGES", b"second version\n")
         gone = f"{LIBRARY}/email"
@@ -201,18 +202,18 @@ def _application(layer: _Layer, version: str) -> None:
             layer.remove(gone)
 
 
-def _data(picture: Picture) -> bytes:
-    """16 MiB of this machine's own files, one after the other."""
+def _data(size: int) -> bytes:
+    """Return so many bytes of this machine's own files, one after the other."""
     library = Path(sysconfig.get_path("stdlib"))
     content = bytearray()
     for path, status in _walk(library, ()):
-        if len(content) >= DATA_SIZE:
+        if len(content) >= size:
             break
         if stat.S_ISREG(status.st_mode):
             content += _read(path) or b""
-    while len(content) < DATA_SIZE:
+    while len(content) < size:
         content += hashlib.sha256(content[-64:]).digest() * 64
-    return bytes(content[:DATA_SIZE])
+    return bytes(content[:size])
 
 
 def _take(
