@@ -5,7 +5,8 @@ their order; within each, the subjects take turns in an order drawn anew every t
 the machine does meanwhile hits all alike. The first round finds out what can't be done and how long
 everything takes; later ones leave out what couldn't be done, and what there is no time left for. A
 cell of many operations isn't begun where the smaller ones of its kind say that it would take too
-long or too much disk; its sample says so.
+long or too much disk; its sample says so. What a subject is known not to be able to is left out
+without a process. When the time is over, what runs is ended.
 
 Where strace is installed, each cell runs once more under it, uncounted, to count syncs.
 """
@@ -17,14 +18,16 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
+from .foresight import too_much
 from .job import Job, Report, failed
 from .launching import launch
-from .results import Sample, Subject
+from .results import OUT_OF_TIME, Sample, Subject
 from .syncs import count_syncs, tracing
 from .workloads import WORKLOADS, Work
 
@@ -41,6 +44,8 @@ class Entrant:
     place: Path
     #: Why it can't take part; every cell of it says so.
     unable: str = ""
+    #: Why it lacks verbs (``actors.actor``), by verb.
+    cannot: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
@@ -48,14 +53,14 @@ class Limits:
     """What a run may take."""
 
     rounds: int
-    #: Seconds after which no cell is begun any more, and after which one has failed.
+    #: Seconds after which everything ends, and after which a cell has failed.
     total: float
     cell: float
     #: A cell that would take more, seconds or bytes on disk, isn't begun.
     predicted: float
     disk: int
-    #: Whether to count syncs, in a round of its own before the second.
-    syncs: bool = True
+    #: Whether to count syncs in a round of its own, which comes after the first or after the last.
+    syncs: Literal["early", "late", "never"] = "early"
 
 
 class Listener(Protocol):
@@ -110,8 +115,10 @@ class Engine:
             for number in range(self.limits.rounds):
                 if not self._round(number):
                     break
-                if number == 0 and self.limits.syncs and shutil.which("strace"):
+                if number == 0 and self.limits.syncs == "early":
                     self._trace()
+            if self.limits.syncs == "late":
+                self._trace()
         finally:
             self.samples = [
                 attrs.evolve(sample, syncs=self._syncs.get(_cell_of(sample)))
@@ -134,6 +141,8 @@ class Engine:
             for entrant in entrants:
                 self.listener.begins(entrant.subject.name, block)
                 sample = self._sample(entrant, block, number)
+                if number and sample.reason.startswith(OUT_OF_TIME):
+                    return measured  # it has samples, and this isn't one
                 self.samples.append(sample)
                 self.listener.ended(sample)
                 measured |= sample.outcome == "ok"
@@ -159,7 +168,7 @@ class Engine:
         else:
             self._dead.add(cell)
         measures = attrs.asdict(report)
-        del measures["around"]
+        del measures["around"], measures["killed"]
         workload, parameter = block
         return Sample(
             subject=name,
@@ -171,53 +180,41 @@ class Engine:
         )
 
     def _report(self, entrant: Entrant, block: Block) -> Report:
-        reason = entrant.unable or self._too_much(entrant, block)
+        work = self.workloads[block[0]]
+        lacking = (entrant.cannot[verb] for verb in work.verbs if verb in entrant.cannot)
+        reason = entrant.unable or next(lacking, "") or self._too_much(entrant, block)
         if reason:
             return _skipped(reason)
-        if self.clock() > self._deadline:
-            return _skipped(f"the run's time, {self.limits.total:.0f} s, was over")
-        stocked = self._stock(entrant, self.workloads[block[0]].needs(block[1]))
+        stocked = self._stock(entrant, work.needs(block[1]))
         if stocked.outcome != "ok":
             return stocked
-        report = self.launch(self._job(entrant, block), (), self.limits.cell)
+        report = self._launch(self._job(entrant, block))
         if report.outcome == "failed":
             self._discard(entrant)  # who knows what it left
         return report
+
+    def _launch(self, job: Job, before: Sequence[str] = (), *, times: int = 1) -> Report:
+        """Run a job for as long as so many cells may take, or as the run has left."""
+        left, bound = self._deadline - self.clock(), times * self.limits.cell
+        over = _skipped(f"{OUT_OF_TIME}, {self.limits.total:.0f} s, was over")
+        if left <= 0:
+            return over
+        report = self.launch(job, before, min(left, bound))
+        return over if report.killed and left < bound else report
 
     def _too_much(self, entrant: Entrant, block: Block) -> str:
         """Say why a cell would take too much, going by the largest of its kind that was done."""
         workload, parameter = block
         if parameter is None or not self.workloads[workload].scales:
             return ""
-        smaller = [
-            sample
-            for sample in self.samples
-            if (sample.subject, sample.workload) == (entrant.subject.name, workload)
-            and (sample.parameter or 0) < parameter
-        ]
-        if not smaller:
-            return ""
-        best = max(smaller, key=lambda sample: sample.parameter or 0)
-        if best.outcome == "failed":
-            return f"it failed with {best.parameter:,} already: {best.reason}"
-        if best.outcome == "skipped":
-            return best.reason
-        # Getting ready, and clearing up, may take longer than what is measured.
-        whole = (best.wall or 0.0) + self._around[_cell_of(best)]
-        seconds = whole / best.operations * parameter
-        if seconds > self.limits.predicted:
-            each = whole / best.operations * 1000
-            return (
-                f"{parameter:,} would take about {seconds:,.0f} s ({each:,.3g} ms each); "
-                f"the bound is {self.limits.predicted:.0f} s"
-            )
-        disk = abs(best.disk or 0) / best.operations * parameter
-        if disk > self.limits.disk:
-            return (
-                f"{parameter:,} would take about {disk / 1e9:,.1f} GB on disk; "
-                f"the bound is {self.limits.disk / 1e9:.0f} GB"
-            )
-        return ""
+        name = entrant.subject.name
+        return too_much(
+            parameter,
+            [one for one in self.samples if (one.subject, one.workload) == (name, workload)],
+            lambda sample: self._around[_cell_of(sample)],
+            seconds=self.limits.predicted,
+            disk=self.limits.disk,
+        )
 
     # -- stock --------------------------------------------------------------------------------
 
@@ -227,7 +224,7 @@ class Engine:
             key = entrant.subject.name, tag
             if key not in self._stocked:
                 job = attrs.evolve(self._job(entrant), phase="stock", tags=(tag,))
-                report = self.launch(job, (), 3 * self.limits.cell)
+                report = self._launch(job, times=3)
                 if report.outcome == "failed":
                     self._discard(entrant)
                     report = failed(f"it can't get {tag} in stock: {report.reason}")
@@ -246,9 +243,8 @@ class Engine:
 
     def discard_all(self) -> None:
         """Remove everything that subjects keep, outside of their places as well."""
-        for entrant in self.entrants:
-            if not entrant.unable:
-                self._discard(entrant)
+        with ThreadPoolExecutor(4) as pool:  # nobody measures this, and disks do more at a time
+            list(pool.map(self._discard, [one for one in self.entrants if not one.unable]))
 
     def _job(self, entrant: Entrant, block: Block = ("", None)) -> Job:
         return Job(
@@ -266,7 +262,9 @@ class Engine:
     # -- syncs --------------------------------------------------------------------------------
 
     def _trace(self) -> None:
-        """Run every cell once more, under strace."""
+        """Run every cell once more, under strace where that is installed."""
+        if shutil.which("strace") is None:
+            return
         self.listener.round(-1, len(self._took))
         for block in self.blocks:
             for entrant in self._alive(block):
@@ -278,7 +276,7 @@ class Engine:
                     continue
                 with tempfile.NamedTemporaryFile(prefix="cowshed-bench-") as log:
                     job = attrs.evolve(self._job(entrant, block), marked=True)
-                    report = self.launch(job, tracing(log.name), 3 * self.limits.cell)
+                    report = self._launch(job, tracing(log.name), times=3)
                     if report.outcome == "ok":
                         count = count_syncs(Path(log.name).read_text(errors="replace"))
                         if count is not None:

@@ -60,6 +60,8 @@ class Report:
     extra: Mapping[str, float] = attrs.field(factory=dict[str, float])
     #: Seconds that getting ready and clearing up took.
     around: float = 0.0
+    #: Whether it was ended because it took too long.
+    killed: bool = False
 
     def to_json(self) -> str:
         """Return it as one line."""

@@ -41,7 +41,8 @@ def launch(
         _kill(process)
         unmount_below(Path(job.place))
         if isinstance(error, subprocess.TimeoutExpired):
-            return failed(f"it hadn't ended after {seconds:.0f} s and was killed")
+            reason = f"it hadn't ended after {seconds:.0f} s and was killed"
+            return Report(outcome="failed", reason=reason, killed=True)
         raise
     if process.returncode:
         if process.returncode < 0:

@@ -49,23 +49,32 @@ class Asked:
     def limits(self, spent: float = 0.0) -> Limits:
         """Return what the run may take, of whose time so many seconds are spent.
 
-        A quick one must end within two minutes, a whole one within thirty, with the last cell that
-        was begun and with clearing up.
+        What is kept back is for clearing up and for the report.
         """
+        rounds = self.rounds or (3 if self.quick else 7)
         if self.quick:
-            total = (self.minutes or 2) * 60 - 20 - spent
-            rounds = self.rounds or 3
-            return Limits(rounds=rounds, total=total, cell=30, predicted=2.5, disk=500_000_000)
-        total = (self.minutes or 30) * 60 - 90 - spent
-        rounds = self.rounds or 7
-        return Limits(rounds=rounds, total=total, cell=120, predicted=20, disk=6_000_000_000)
+            return Limits(
+                rounds=rounds,
+                total=(self.minutes or 2) * 60 - 20 - spent,
+                cell=30,
+                predicted=2.5,
+                disk=500_000_000,
+                syncs="late",
+            )
+        return Limits(
+            rounds=rounds,
+            total=(self.minutes or 30) * 60 - 60 - spent,
+            cell=120,
+            predicted=20,
+            disk=6_000_000_000,
+        )
 
     def blocks(self) -> list[Block]:
         """Return what is to be done."""
         return [
             (name, parameter)
             for name, work in WORKLOADS.items()
-            if not self.workloads or name in self.workloads
+            if name in self.workloads or not (self.workloads or (self.quick and work.thorough))
             for parameter in (work.quick if self.quick else work.full)
         ]
 
@@ -200,6 +209,7 @@ def _entrants(
                 subject=attrs.evolve(subject, place=said),
                 place=home / f"s{number}",
                 unable=unable,
+                cannot=candidate.cannot,
             )
         )
     return entrants, place

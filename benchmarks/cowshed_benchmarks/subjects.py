@@ -32,6 +32,8 @@ class Candidate:
     subject: Subject
     #: Why it can't take part in the directory that was asked for; empty if it can.
     unable: str = ""
+    #: Why it lacks verbs (``actors.actor``), by verb.
+    cannot: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 def drivers(config: Config, place: Path, only: Sequence[str] = ()) -> list[Candidate]:
@@ -104,7 +106,7 @@ def peers(only: Sequence[str] | None, *, every: bool = False) -> list[Candidate]
             except ProgramError as error:
                 missing = str(error)
         subject = Subject(name=name, kind="peer", version=version, durable=peer.durable)
-        found.append(Candidate(subject=subject, unable=missing))
+        found.append(Candidate(subject=subject, unable=missing, cannot=peer.cannot))
     return found
 
 
@@ -118,7 +120,7 @@ def floor() -> Candidate:
         version=os.uname().release,
         durable="where the workload says so",
     )
-    return Candidate(subject=subject)
+    return Candidate(subject=subject, cannot=Floor.cannot)
 
 
 def actor_for(job: Job, place: Path, material: Material) -> Actor:

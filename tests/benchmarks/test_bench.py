@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from cowshed_benchmarks.launching import launch
 from cowshed_benchmarks.results import Run, load
 from cowshed_benchmarks.workloads import WORKLOADS
 
+ROOT = Path(__file__).parents[2]
 
-def bench(*arguments: str | Path, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+
+def bench(*arguments: str | Path, cwd: Path, plugin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it, if asked with one more plugin."""
     environment = {name: value for name, value in os.environ.items() if "COWSHED" not in name}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment["PYTHONPATH"] = os.pathsep.join([*filter(None, sys.path), str(ROOT)])
     environment["XDG_CACHE_HOME"] = str(cwd / "cache")
     environment["TMPDIR"] = str(cwd)
     # A checkout that isn't installed has no entry points.
@@ -30,12 +34,12 @@ def bench(*arguments: str | Path, cwd: Path, **more: Any) -> subprocess.Complete
     drivers = ["naive_copy", "chunk_dedup", "hardlink_farm", "reflink", "overlayfs"]
     plugins = [named, *(f"cowshed_drivers.{name}.plugin" for name in drivers)]
     plugins += ["cowshed_plugins.transports.plugin"]
-    from importlib.metadata import entry_points
-
-    extra = [] if entry_points(group="cowshed") else ["--set", f"plugins={json.dumps(plugins)}"]
+    plugins = [] if entry_points(group="cowshed") else plugins
+    plugins += [plugin] if plugin else []
+    extra = ["--set", f"plugins={json.dumps(plugins)}"] if plugins else []
     command = [sys.executable, "-m", "cowshed", *extra, "bench", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, **more
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -93,9 +97,9 @@ def test_measures_are_those_of_the_work(whole: tuple[Run, str, Path]) -> None:
 def test_a_byte_in_a_big_file_copies_what_the_driver_says(whole: tuple[Run, str, Path]) -> None:
     run, _, _ = whole
     cells = {(one.subject, one.workload, one.parameter): one for one in run.samples}
-    sample = cells["chunk-dedup", "first-write", 64]
+    sample = cells["chunk-dedup", "first-write", 16]
     assert sample.disk is not None and sample.disk < 1_000_000
-    naive = cells["naive-copy", "first-write", 64]
+    naive = cells["naive-copy", "first-write", 16]
     assert naive.disk is not None and abs(naive.disk) < 100_000  # in place: it was copied before
 
 
@@ -118,6 +122,35 @@ def test_nothing_stays_but_the_results(whole: tuple[Run, str, Path]) -> None:
     results = ["run.html", "run.json"] if drawn else ["run.json"]
     assert sorted(path.name for path in place.iterdir() if path.name != "cache") == results
     assert ("Report: run.html" if drawn else "No report was made: reports need") in out
+
+
+def test_a_driver_that_fails_fails_in_the_table_and_in_the_exit_status(tmp_path: Path) -> None:
+    names = ("create", "fork", "diff", "commit")
+    done = bench(
+        *("--quick", "--minutes", "20", "--rounds", "2", "--synthetic", "1MB", "--peer", "none"),
+        *("--driver", "failing", "--out", "run.json"),
+        *(word for name in names for word in ("--workload", name)),
+        cwd=tmp_path,
+        plugin="tests.benchmarks.failing_driver",
+    )
+    assert (done.returncode, done.stderr.count("Traceback")) == (1, 0), done.stderr
+    run = load(tmp_path / "run.json")
+    failing, floor = run.subjects
+    assert (failing.name, failing.kind, floor.name) == ("failing", "driver", "floor")
+    failed = {
+        one.workload: one.reason
+        for one in run.samples
+        if one.subject == "failing" and one.outcome != "ok"
+    }
+    upside = "RuntimeError: its ledger is upside down"
+    killed = "its process was killed by SIGKILL"
+    failed.pop("create", None)  # a slow machine leaves a thousand out
+    assert failed == {"fork": killed, "diff": upside, "commit": upside}
+    assert done.stdout.count("FAILED [") == 3
+    assert f"  {killed}\n" in done.stdout and f"  {upside}\n" in done.stdout
+    # It was thrown out of nothing else: what works is measured, in every round.
+    created = [one for one in run.samples if (one.subject, one.workload) == ("failing", "create")]
+    assert {one.round for one in created if one.outcome == "ok"} == {0, 1}
 
 
 @pytest.mark.parametrize(

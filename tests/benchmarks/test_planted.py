@@ -79,7 +79,7 @@ def suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Suite:
             blocks=BLOCKS,
             material=tmp_path,
             limits=Limits(
-                rounds=rounds, total=1e12, cell=1e9, predicted=1e9, disk=10**15, syncs=False
+                rounds=rounds, total=1e12, cell=1e9, predicted=1e9, disk=10**15, syncs="never"
             ),
             listener=scripted,
             launch=scripted,

@@ -14,6 +14,7 @@ class Diff(Work):
         group="changes",
         cache="warm",
     )
+    verbs = ("create", "files", "diff")
     through = "Container.diff in an open process"
     flush = "nobody"
 
@@ -36,6 +37,7 @@ class Commit(Work):
         durable=True,
         cache="warm",
     )
+    verbs = ("create", "files", "commit")
     through = "Container.commit in an open process"
 
     def prepare(self) -> None:
@@ -57,6 +59,8 @@ class Export(Work):
         group="changes",
         cache="warm",
     )
+    verbs = ("export",)
+    thorough = True
     through = "Container.export in an open process"
     flush = "nobody"
 

@@ -21,6 +21,7 @@ class Create(Work):
         parameter="containers",
         cache="warm",
     )
+    verbs = ("create",)
     through = _API
     quick = (1, 100, 1000)
     full = (1, 100, 1000, 10_000)
@@ -48,6 +49,7 @@ class CreateFromShell(Work):
         group="containers",
         cache="warm",
     )
+    verbs = ("create",)
     through = "the command 'cowshed create', a whole process"
 
     def prepare(self) -> None:
@@ -68,6 +70,8 @@ class EightAtOnce(Work):
         group="parallel",
         cache="warm",
     )
+    verbs = ("create",)
+    thorough = True
     through = "eight of the command 'cowshed create' at a time, twice over"
 
     def prepare(self) -> None:
@@ -91,6 +95,7 @@ class Fork(Work):
         group="containers",
         cache="warm",
     )
+    verbs = ("create", "files", "fork")
     through = "Container.fork in an open process"
 
     def prepare(self) -> None:
@@ -112,6 +117,8 @@ class RollBack(Work):
         group="containers",
         cache="warm",
     )
+    verbs = ("create", "files", "fork")
+    thorough = True
     through = "remove the container and Container.fork the checkpoint again"
 
     def prepare(self) -> None:

@@ -17,6 +17,7 @@ class ImportFirst(Work):
         durable=True,
         cache="warm",
     )
+    verbs = ("import",)
     through = _COMMAND
     fresh = True
     flush = "all"
@@ -37,6 +38,7 @@ class ImportSecond(Work):
         durable=True,
         cache="warm",
     )
+    verbs = ("import", "remove-image")
     through = _COMMAND
     flush = "all"
 
@@ -61,6 +63,8 @@ class Versions(Work):
         durable=True,
         cache="warm",
     )
+    verbs = ("import",)
+    thorough = True
     through = _COMMAND
     quick = (3,)
     full = (1, 2, 4, 8)
@@ -90,6 +94,8 @@ class DeepImport(Work):
         durable=True,
         cache="warm",
     )
+    verbs = ("import",)
+    thorough = True
     through = _COMMAND
     quick = (16,)
     full = (16, 64, 128)

@@ -57,6 +57,7 @@ class Read(_Reading):
         group="reading",
         cache="warm",
     )
+    verbs = ("create", "files")
 
 
 class ReadCold(_Reading):
@@ -67,6 +68,8 @@ class ReadCold(_Reading):
         group="reading",
         cache="cold",
     )
+    verbs = ("create", "files")
+    thorough = True
 
 
 class ReadMounted(_Reading):
@@ -77,6 +80,8 @@ class ReadMounted(_Reading):
         group="reading",
         cache="warm",
     )
+    verbs = ("create", "mount")
+    thorough = True
     through = _MOUNTED
 
     def open(self) -> AbstractContextManager[Files]:
@@ -91,6 +96,8 @@ class Stat(_Reading):
         group="reading",
         cache="warm",
     )
+    verbs = ("create", "files")
+    thorough = True
 
     def read(self, files: Files) -> None:
         self.operations = files.stat_all()
@@ -104,6 +111,8 @@ class StatMounted(ReadMounted):
         group="reading",
         cache="warm",
     )
+    verbs = ("create", "mount")
+    thorough = True
 
     def read(self, files: Files) -> None:
         self.operations = files.stat_all()
@@ -118,6 +127,8 @@ class DeepRead(_Reading):
         parameter="layers",
         cache="warm",
     )
+    verbs = ("create", "files")
+    thorough = True
     quick = (16,)
     full = (16, 64, 128)
 

@@ -15,6 +15,8 @@ class RemoveContainers(Work):
         parameter="containers",
         cache="warm",
     )
+    verbs = ("create", "remove")
+    thorough = True
     through = "Shed.remove_containers in an open process, all at once"
     quick = (100,)
     full = (100, 1000, 10_000)
@@ -39,6 +41,7 @@ class RemoveImage(Work):
         durable=True,
         cache="warm",
     )
+    verbs = ("import", "remove-image")
     through = "Shed.remove_image and Shed.gc in an open process"
     flush = "all"
 

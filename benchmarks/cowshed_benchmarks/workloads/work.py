@@ -24,6 +24,8 @@ class Work(abc.ABC):
     it was found."""
 
     facts: ClassVar[Workload]
+    #: What is asked of a subject, as verbs of ``actors.actor``: one that lacks any can't do it.
+    verbs: ClassVar[tuple[str, ...]]
     #: What is asked of Cowshed in it: shown by ``--list``.
     through: ClassVar[str]
     #: Values of the workload's parameter, for a quick run and for a whole one.
@@ -36,6 +38,8 @@ class Work(abc.ABC):
     flush: ClassVar[Literal["all", "others", "nobody"]] = "others"
     #: Whether work grows with the parameter, so that fewer tell what more would take.
     scales: ClassVar[bool] = False
+    #: Whether a quick run leaves it out unless it is named.
+    thorough: ClassVar[bool] = False
     #: More rounds than these tell nothing new.
     most_rounds: ClassVar[int] = 100
 

@@ -49,7 +49,8 @@ class FirstWrite(_InContainer):
         durable=True,
         cache="warm",
     )
-    quick = (1, 64)
+    verbs = ("create", "files")
+    quick = (16,)
     full = (1, 64, 500)
 
     @classmethod
@@ -73,6 +74,8 @@ class Overwrite(_InContainer):
         durable=True,
         cache="warm",
     )
+    verbs = ("create", "files")
+    thorough = True
     tag = "big-64"
 
     @classmethod
@@ -99,6 +102,7 @@ class Burst(_InContainer):
         durable=True,
         cache="warm",
     )
+    verbs = ("create", "files")
 
     def prepare(self) -> None:
         self.files = small_files(1000)
@@ -118,6 +122,8 @@ class BurstMounted(Burst):
         durable=True,
         cache="warm",
     )
+    verbs = ("create", "mount")
+    thorough = True
     through = _MOUNTED
     flush = "all"
 
