@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_its_command_is_there_with_its_help(installed: Environment) -> None:
     assert "holes" in installed.cowshed("--help")
     assert "Count the holes" in installed.cowshed("holes", "--help")
     assert any(line.startswith("container ") for line in installed.cowshed("holes").splitlines())
+
+
+def test_its_driver_takes_part_in_the_benchmark(installed: Environment) -> None:
+    subjects = {one["name"]: one for one in installed.json("bench", "--list")["subjects"]}
+    found = subjects["pigeonhole"]
+    assert (found["kind"], found["version"], found["plugin"]) == ("driver", "0.1", "pigeonhole")
+    assert found["unable"] == "" and "chunk-dedup" in subjects
+    installed.cowshed(
+        *("bench", "--quick", "--minutes", "20", "--rounds", "1", "--synthetic", "1MB"),
+        *("--driver", "pigeonhole", "--peer", "none", "--out", "run.json"),
+        *("--workload", "import-first", "--workload", "diff"),
+    )
+    run = json.loads((installed.work / "run.json").read_text())
+    outcomes = {(one["subject"], one["workload"]): one["outcome"] for one in run["samples"]}
+    assert outcomes["pigeonhole", "import-first"] == outcomes["pigeonhole", "diff"] == "ok"
+    assert outcomes["floor", "import-first"] == "ok"
 
 
 def test_a_wrong_option_of_its_driver_is_named(installed: Environment) -> None:
