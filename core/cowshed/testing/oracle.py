@@ -21,7 +21,8 @@ from ..driver import Driver
 from ..entry import Change, Entry, Kind, join
 from ..tree import Tree
 
-_identities = itertools.count(1)
+#: For what has no number of its own. A driver's numbers may be as small as they like.
+_identities = itertools.count(-1, -1)
 
 
 @attrs.frozen(kw_only=True)
