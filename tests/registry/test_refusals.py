@@ -194,6 +194,38 @@ def test_retry_after_is_obeyed(
     assert waits.count(1.0) == 1 and waits.count(0.0) == 1
 
 
+def test_a_token_realm_is_met_with_the_same_patience(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    challenge = answer(401, WWW_Authenticate=f'Bearer realm="http://{proxy.host}/token"')
+
+    def unless_told(handler: Any) -> None:
+        challenge(handler)
+        proxy.rules.remove(wanted)
+
+    wanted = proxy.on("GET .*/manifests/", action=unless_told)
+    proxy.on("GET /token", times=1, action=answer(429, Retry_After="1"))
+    proxy.on("GET /token", times=1, action=answer(500))
+    proxy.on("GET /token", action=answer(200, b'{"token": "t"}'))
+    shed.import_image(f"docker://{proxy.host}/{name}:v1")
+    assert len(proxy.requests("GET /token")) == 3
+    assert waits[0] == 1.0 and len(waits) >= 2
+    (_, told) = proxy.requests("GET .*/manifests/")
+    assert told.authorization == "Bearer t"
+
+
+def test_a_realm_that_asks_for_a_long_wait_is_reported(
+    proxy: FaultProxy, shed: Shed, name: str
+) -> None:
+    header = f'Bearer realm="http://{proxy.host}/token"'
+    proxy.on("GET .*/manifests/", action=answer(401, WWW_Authenticate=header))
+    proxy.on("GET /token", action=answer(429, Retry_After="90"))
+    text = refused(shed, f"{proxy.host}/{name}:v1", RateLimitedError)
+    assert text == f"registry {proxy.host}: too many requests; it says to try again in 90 s"
+
+
 def test_a_long_wait_is_reported_instead(
     proxy: FaultProxy, image: MadeImage, shed: Shed, name: str
 ) -> None:

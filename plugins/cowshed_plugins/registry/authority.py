@@ -22,6 +22,7 @@ from .challenge import Challenge
 from .credentials import CredentialFiles, Credentials
 from .endpoint import Scopes
 from .errors import RegistryError, UnauthorisedError, UnreachableError
+from .patience import Patience
 from .reference import DOCKER_HUB
 from .wire import FAILURES, Response, Wire, drain, origin, reason
 
@@ -48,10 +49,12 @@ class Authority:
         wire: Wire,
         files: CredentialFiles,
         realms: Mapping[str, tuple[str, ...]],
+        patience: Patience,
     ) -> None:
         self._registry = registry
         self._wire = wire
         self._files = files
+        self._patience = patience
         self._realms = (*_REALMS.get(registry, ()), *realms.get(registry, ()))
         self._lock = threading.Lock()
         self._basic = ""
@@ -180,15 +183,14 @@ class Authority:
                 headers["Authorization"] = credentials.basic
                 query = [*query, ("account", credentials.username)]
             url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
+        what = f"can't ask its token realm {urlsplit(realm).netloc}"
+        response = self._patience.run(lambda: self._follow(method, url, headers, body), what)
         try:
-            response = self._follow(method, url, headers, body)
             data = response.read(_MAX_ANSWER)
-            response.close()
         except FAILURES as error:
-            raise UnreachableError(
-                self._registry, f"can't ask its token realm {urlsplit(realm).netloc}: "
-                f"{reason(error)}"
-            ) from None  # fmt: skip
+            raise UnreachableError(self._registry, f"{what}: {reason(error)}") from None
+        finally:
+            response.close()
         if response.status in (400, 401, 403):
             raise self.refusal(
                 "the credentials are refused" if credentials is not None else "access is denied"

@@ -106,7 +106,7 @@ class BlobReader(io.RawIOBase):
         if self.closed:
             return
         endpoint = self._places[0].endpoint
-        if self._failures >= endpoint.retries:
+        if self._failures >= endpoint.patience.retries:
             if len(self._places) > 1:
                 self._next_place()
                 return
@@ -115,7 +115,7 @@ class BlobReader(io.RawIOBase):
                 f"blob {self._item.digest} broke off after {self._offset:,} of "
                 f"{self._item.size:,} bytes: {reason(error)}; what is here will be used next time",
             ) from error
-        endpoint.wait(self._failures)
+        endpoint.patience.wait(self._failures)
         self._failures += 1
 
     def _next_place(self) -> None:

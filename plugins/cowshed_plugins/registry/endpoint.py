@@ -3,23 +3,21 @@
 A request goes through here in this order: the scheme is settled (TLS, or plain HTTP for loopback
 and where the settings say so), what is known of the authorisation is added, redirects are followed
 with the authorisation left behind at the border of the origin, a challenge is answered once, and
-what may pass (no connection, 5xx, 429) is repeated, at the registry's pace where it names one. The
-rest is an error that names the registry.
+what may pass is repeated (see ``patience``). The rest is an error that names the registry.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-import random
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urljoin, urlsplit
 
 from . import tls
-from .errors import RateLimitedError, RegistryError, UnreachableError
+from .errors import RegistryError
+from .patience import PASSING, Patience
 from .reference import DOCKER_HUB
 from .settings import Settings
 from .wire import FAILURES, Body, Response, Wire, drain, origin, reason
@@ -32,8 +30,6 @@ Scopes: TypeAlias = tuple[str, ...]
 _HUB = "registry-1.docker.io"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 6
-#: 500 is what registries say when their storage hiccups.
-_PASSING = frozenset({408, 425, 500, 502, 503, 504})
 _MAX_MESSAGE = 64 << 10
 _TLS_WANTED = b"HTTP request to an HTTPS server"
 
@@ -46,6 +42,7 @@ class Endpoint:
         host, _, prefix = place.partition("/")
         self.name = host
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.patience = Patience(host, settings)
         self._settings = settings
         self._wire = wire
         self._known_authority: Authority | None = None
@@ -62,7 +59,7 @@ class Endpoint:
 
                 files = CredentialFiles(self._settings.auth_file)
                 self._known_authority = Authority(
-                    self.name, self._wire, files, self._settings.realms
+                    self.name, self._wire, files, self._settings.realms, self.patience
                 )
             return self._known_authority
 
@@ -102,39 +99,15 @@ class Endpoint:
             RateLimitedError: it asks to wait for too long.
             RegistryError: any other status.
         """
-        attempt = 0
-        while True:
-            last = not repeat or attempt >= self._settings.retries
-            try:
-                response = self._authorised(method, path, scopes, dict(headers or {}), body)
-            except FAILURES as error:
-                if last or not passing(error):
-                    raise UnreachableError(
-                        self.name, f"can't be reached: {reason(error)}"
-                    ) from error
-                self.wait(attempt)
-                attempt += 1
-                continue
-            status = response.status
-            if status in expect:
-                return response
-            if status == 429 or (status == 503 and "Retry-After" in response.headers):
-                self._obey(response, attempt, last)
-            elif status in _PASSING and not last:
-                drain(response)
-                self.wait(attempt)
-            else:
-                raise self.failure(response, f"{method} {urlsplit(path).path}")
-            attempt += 1
-
-    def wait(self, attempt: int) -> None:
-        """Wait before the next attempt: twice as long each time, and never in step with others."""
-        time.sleep(self._settings.pause * 2**attempt * random.uniform(0.7, 1.3))
-
-    @property
-    def retries(self) -> int:
-        """How often a failure may be repeated."""
-        return self._settings.retries
+        response = self.patience.run(
+            lambda: self._authorised(method, path, scopes, dict(headers or {}), body),
+            "can't be reached",
+            expect=expect,
+            repeat=repeat,
+        )
+        if response.status in expect:
+            return response
+        raise self.failure(response, f"{method} {urlsplit(path).path}")
 
     def failure(self, response: Response, about: str) -> RegistryError:
         """Return the error for an answer that nobody expected; reads its body."""
@@ -145,20 +118,10 @@ class Endpoint:
         return RegistryError(
             self.name,
             f"{about}: status {status}{f' ({said})' if said else ''}",
-            passing=status in _PASSING,
+            passing=status in PASSING,
         )
 
     # -- parts --------------------------------------------------------------------------------
-
-    def _obey(self, response: Response, attempt: int, last: bool) -> None:
-        asked = retry_after(response.headers.get("Retry-After", ""))
-        drain(response)
-        if last or (asked is not None and asked > self._settings.max_wait):
-            raise RateLimitedError(self.name, asked)
-        if asked is None:
-            self.wait(attempt)
-        else:
-            time.sleep(asked)
 
     def _authorised(
         self,
@@ -267,35 +230,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def retry_after(text: str) -> float | None:
-    """Return the seconds that a Retry-After means (RFC 9110, 10.2.3); None: it says nothing."""
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def passing(error: BaseException) -> bool:
-    """Say whether a failure may be gone next time: not where a name or certificate is wrong."""
-    import ssl
-
-    from urllib3.exceptions import NameResolutionError
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (ssl.SSLCertVerificationError, NameResolutionError)):
-            return False
-        if isinstance(cause, ConnectionRefusedError):
-            return False
-        cause = cause.__cause__ or cause.__context__
-    return True
 
 
 def _common() -> dict[str, str]:

@@ -59,12 +59,12 @@ class _Reader:
                 yield from self._request(place)
             except FAILURES as error:
                 if self._left and self._left[0] == before:
-                    if failures >= place.endpoint.retries:
+                    if failures >= place.endpoint.patience.retries:
                         raise UnreachableError(
                             place.endpoint.name,
                             f"ranges of blob {self._item.digest} don't come: {reason(error)}",
                         ) from error
-                    place.endpoint.wait(failures)
+                    place.endpoint.patience.wait(failures)
                     failures += 1
                     continue
             failures = 0

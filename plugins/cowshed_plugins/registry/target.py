@@ -206,9 +206,9 @@ class RegistryTarget(Target):
                 (upload or self._started()).put(blob, open_blob)
                 return
             except RegistryError as error:
-                if attempt >= endpoint.retries or not error.passing:
+                if attempt >= endpoint.patience.retries or not error.passing:
                     raise
-            endpoint.wait(attempt)
+            endpoint.patience.wait(attempt)
             attempt += 1
             upload = None  # what is left of it can't be gone on with
 
@@ -228,7 +228,7 @@ class RegistryTarget(Target):
                 digest = out.finish()
                 break
             except LostUploadError:
-                if attempt >= self._repository.endpoint.retries:
+                if attempt >= self._repository.endpoint.patience.retries:
                     raise
                 attempt += 1
             except BaseException:

@@ -83,7 +83,7 @@ class Upload:
                     repeat=False,
                 )
             except UnreachableError:
-                if attempt >= self._endpoint.retries:
+                if attempt >= self._endpoint.patience.retries:
                     raise
                 response = None
             if response is not None:
@@ -94,11 +94,11 @@ class Upload:
                     return
                 if response.status == 404:
                     raise LostUploadError(self._endpoint.name, "the upload is gone")
-                if attempt >= self._endpoint.retries:
+                if attempt >= self._endpoint.patience.retries:
                     raise RegistryError(
                         self._endpoint.name, f"an upload failed: status {response.status}"
                     )
-            self._endpoint.wait(attempt)
+            self._endpoint.patience.wait(attempt)
             attempt += 1
             self._ask(start, end)
 
