@@ -6,7 +6,9 @@ import base64
 import json
 import os
 import socket
+import ssl
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,33 @@ def test_certificates_are_found_where_podman_keeps_them(
     assert brought(shed, f"{guarded.host}/private/image:v1") == guarded_image.id
 
 
+class Demanding(Authorities):
+    """Its servers want a certificate of its authority from clients, too."""
+
+    def server_context(self) -> ssl.SSLContext:
+        context = super().server_context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.authority.configure_trust(context)
+        return context
+
+
+def test_a_client_certificate_is_shown_where_one_is_kept_for_the_registry(
+    registry: RegistryProcess, publisher: Publisher, open_shed: OpenShed, tmp_path: Path, name: str
+) -> None:
+    image = make_image(FILES)
+    publisher.image(name, image, "v1")
+    authorities = Demanding(tmp_path / "authorities")
+    with closing(FaultProxy(registry.host, tls=authorities)) as front:
+        certs = authorities.certs_for(tmp_path / "certs", front.host)
+        with pytest.raises(RegistryError, match=f"registry {front.host}: can't be reached"):
+            brought(open_shed(certs=str(certs)), f"{front.host}/{name}:v1")
+        mine = authorities.authority.issue_cert("alice@example.com")
+        mine.cert_chain_pems[0].write_to_path(str(certs / front.host / "client.cert"))
+        mine.private_key_pem.write_to_path(str(certs / front.host / "client.key"))
+        shed = open_shed("with it", certs=str(certs))
+        assert brought(shed, f"{front.host}/{name}:v1") == image.id
+
+
 @pytest.fixture
 def ticketed_image(ticketed: RegistryProcess, token_server: TokenServer) -> MadeImage:
     image = make_image(FILES)
@@ -239,6 +268,36 @@ def test_elsewhere_plain_http_is_spoken_where_the_settings_say_so_only(
     assert proxy.seen == []
     shed = open_shed("told", plain_http=[place])
     assert brought(shed, f"{place}/{name}:v1") == image.id
+
+
+# -- proxies -------------------------------------------------------------------------------------
+
+
+def test_a_proxy_of_the_environment_is_used_but_not_for_loopback(
+    registry: RegistryProcess,
+    proxy: FaultProxy,
+    publisher: Publisher,
+    open_shed: OpenShed,
+    far_away: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = make_image(FILES)
+    publisher.image(name, image, "v1")
+    monkeypatch.setenv("http_proxy", f"http://user:pass%3A@{proxy.host}")
+    place = f"{far_away}:5000"
+    shed = open_shed(plain_http=[place])
+    assert brought(shed, f"{place}/{name}:v1") == image.id
+    assert {one.path.partition("/v2/")[0] for one in proxy.seen} == {f"http://{place}"}
+    pair = base64.b64encode(b"user:pass:").decode()
+    assert {one.headers["proxy-authorization"] for one in proxy.seen} == {f"Basic {pair}"}
+    proxy.reset()
+    brought(shed, f"{registry.host}/{name}:v1")
+    assert proxy.seen == []
+    monkeypatch.setenv("no_proxy", far_away)
+    with pytest.raises(RegistryError, match="connection refused"):
+        brought(open_shed("direct", plain_http=[f"{far_away}:1"]), f"{far_away}:1/{name}:v1")
+    assert proxy.seen == []
 
 
 # -- mirrors -------------------------------------------------------------------------------------

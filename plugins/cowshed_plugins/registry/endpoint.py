@@ -8,7 +8,6 @@ what may pass is repeated (see ``patience``). The rest is an error that names th
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +19,7 @@ from .errors import RegistryError
 from .patience import PASSING, Patience
 from .reference import DOCKER_HUB
 from .settings import Settings
-from .wire import FAILURES, Body, Response, Wire, drain, origin, reason
+from .wire import FAILURES, Body, Response, Wire, drain, is_loopback, origin, reason
 
 if TYPE_CHECKING:
     from .authority import Authority
@@ -219,17 +218,6 @@ class Endpoint:
             raise RegistryError(
                 self.name, f"it redirects from TLS to plain HTTP ({urlsplit(url).netloc})"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host, perhaps with a port, is this machine itself."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _common() -> dict[str, str]:

@@ -6,6 +6,7 @@ Nothing here follows a redirect, repeats anything or knows credentials: that is 
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import os
 import ssl
 import threading
@@ -115,6 +116,17 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS.get(parts.scheme, 0)}"
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether a host, perhaps with a port, is this machine itself."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 def drain(response: Response) -> None:
     """Read what is left, if it is little, so that the connection can be used again."""
     try:
@@ -164,6 +176,8 @@ def _last(error: BaseException) -> str:
 def _proxy(parts: SplitResult) -> SplitResult | None:
     if not any(name.lower().endswith("_proxy") and os.environ[name] for name in os.environ):
         return None
+    if is_loopback(parts.netloc):
+        return None  # another machine's loopback is never meant
     from urllib.request import getproxies, proxy_bypass
 
     found = getproxies().get(parts.scheme) or getproxies().get("all")
