@@ -171,10 +171,15 @@ class Tree(Closing):
             for entry in stack[-1]:
                 yield entry
                 if entry.kind is Kind.DIRECTORY:
-                    stack.append(self.scandir(entry.path))
+                    stack.append(self.descend(entry.path))
                     break
             else:
                 stack.pop()
+
+    def descend(self, path: str) -> Iterator[Entry]:
+        """Do as ``scandir`` where a walk comes to a directory. A driver in whose containers
+        processes write behind its back yields nothing if they removed it since it was listed."""
+        return self.scandir(path)
 
     def read_bytes(self, path: str) -> bytes:
         """Return a regular file's whole content."""

@@ -143,12 +143,37 @@ def test_a_name_that_would_mean_a_deletion_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [3, 5])
-def test_a_file_that_changes_meanwhile_is_noticed(size: int) -> None:
+def test_of_a_file_that_changes_meanwhile_what_is_there_is_written(size: int) -> None:
+    listed = [Entry(path="f", kind=Kind.FILE, size=size), Entry(path="g", kind=Kind.FILE, size=2)]
+    out = io.BytesIO()
+    write_layer(listed, lambda path: io.BytesIO(b"1234" if path == "f" else b"56"), out)
+    assert listing(Stack().apply(out.getvalue())) == {"f": b"1234", "g": b"56"}
+
+
+def test_a_file_that_is_gone_is_left_out_and_its_other_name_is_refused() -> None:
+    def open_file(path: str) -> io.BytesIO:
+        if path == "f":
+            raise FileNotFoundError(path)
+        return io.BytesIO(b"1234")
+
+    listed = [Entry(path=name, kind=Kind.FILE, size=4) for name in "fg"]
+    out = io.BytesIO()
+    stats = write_layer(listed, open_file, out)
+    assert listing(Stack().apply(out.getvalue())) == {"g": b"1234"}
+    assert (stats.entries, stats.size) == (1, 4)
+    linked = [*listed, Entry(path="h", kind=Kind.HARDLINK, target="f")]
+    with pytest.raises(BusyError, match="'f' changed while it was read"):
+        write_layer(linked, open_file, io.BytesIO())
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_noticed() -> None:
+    class Cut(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(3) if not self.tell() else b""
+
     with pytest.raises(BusyError, match="changed"):
         write_layer(
-            [Entry(path="f", kind=Kind.FILE, size=size)],
-            lambda path: io.BytesIO(b"1234"),
-            io.BytesIO(),
+            [Entry(path="f", kind=Kind.FILE, size=4)], lambda path: Cut(b"1234"), io.BytesIO()
         )
 
 

@@ -56,8 +56,11 @@ def write_layer(
     ``open_file`` opens the content of a FILE by its path. ``clamp_mtime_ns`` is the latest mtime to
     be written (SOURCE_DATE_EPOCH).
 
+    Of a file that somebody writes to meanwhile it holds what was there when it was opened, or for
+    what is overwritten in place, a little later; one that is gone by then is left out.
+
     Raises:
-        BusyError: a file changed while it was read.
+        BusyError: a file was cut off while it was read, or one of several names went.
         UnsupportedError: an entry that a layer can't hold.
     """
     writer = _Writer(out, recipe, clamp_mtime_ns)
@@ -105,6 +108,10 @@ def tree_entries(tree: Tree, path: str = "") -> Iterator[Entry]:
         yield entry
 
 
+def _changed(path: str) -> BusyError:
+    return BusyError(f"{path!r} changed while it was read; stop what writes to it and try again")
+
+
 class _Writer:
     def __init__(self, out: BinaryIO, recipe: BinaryIO | None, clamp: int | None) -> None:
         self._out = out
@@ -114,12 +121,27 @@ class _Writer:
         self._entries = 0
         self._size = 0
         self._tar_size = 0
+        #: Names of files that were gone when they were to be opened.
+        self._gone: set[str] = set()
 
     def entry(self, entry: Entry, name: str, open_file: Callable[[str], BinaryIO]) -> None:
-        self.header(entry, name)
-        if entry.kind is Kind.FILE and entry.size:
-            with open_file(entry.path) as content:
-                checksum = self._content(entry, content)
+        if entry.kind is Kind.HARDLINK and entry.target in self._gone:
+            raise _changed(entry.target)
+        if entry.kind is not Kind.FILE or not entry.size:
+            self.header(entry, name)
+            return
+        try:
+            content = open_file(entry.path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self._gone.add(name)
+            return
+        with content:
+            # It may have grown since it was listed, or be another one.
+            entry = attrs.evolve(entry, size=content.seek(0, os.SEEK_END))
+            content.seek(0)
+            self.header(entry, name)
+            checksum = self._content(entry, content)
+        if entry.size:
             self._recipe.file(entry.path, entry.size, checksum)
             self._literal(bytes(-entry.size % BLOCK))
             self._size += entry.size
@@ -159,10 +181,8 @@ class _Writer:
             checksum = crc32(data, checksum)
             left -= len(data)
             self._put(data)
-        if left or content.read(1):
-            raise BusyError(
-                f"{entry.path!r} changed while it was read; stop what writes to it and try again"
-            )
+        if left:
+            raise _changed(entry.path)
         return checksum
 
     def _encode(self, entry: Entry, name: bytes) -> bytes:

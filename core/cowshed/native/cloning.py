@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat as stat_module
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..entry import join
 from .directories import Directories
@@ -18,20 +19,27 @@ Put = Callable[[int, int, str, str], None]
 
 def clone_tree(source: str, target: str, put: Put) -> None:
     """Make the existing directory ``target`` equal to ``source``, all else than directories
-    by ``put``. Native attributes only; the sidecar is copied by the caller."""
+    by ``put``. Native attributes only; the sidecar is copied by the caller. What somebody removes
+    meanwhile is left out."""
     old, new = Directories(source), Directories(target)
     try:
         todo = [""]
         while todo:
             path = todo.pop()
-            from_fd, to_fd = old.fd(path), new.fd(path)
+            try:
+                from_fd = old.fd(path)
+            except (FileNotFoundError, NotADirectoryError):
+                os.rmdir(os.path.join(target, path))
+                continue
+            to_fd = new.fd(path)
             with os.scandir(from_fd) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         os.mkdir(entry.name, 0o700, dir_fd=to_fd)
                         todo.append(f"{path}/{entry.name}" if path else entry.name)
                     else:
-                        put(from_fd, to_fd, entry.name, path)
+                        with suppress(FileNotFoundError):
+                            put(from_fd, to_fd, entry.name, path)
             # All names are in, so that nothing touches the mtime any more.
             copy_attributes(from_fd, to_fd)
     finally:
@@ -131,6 +139,6 @@ class Copier:
                 fd, first_name = self._target.at(first)
                 os.link(first_name, name, src_dir_fd=fd, dst_dir_fd=to_fd, follow_symlinks=False)
                 return
-            if not stat_module.S_ISSOCK(status.st_mode):
-                self._first[status.st_ino] = join(directory, name)
         copy_object(from_fd, name, to_fd, name)
+        if status.st_nlink > 1 and not stat_module.S_ISSOCK(status.st_mode):
+            self._first[status.st_ino] = join(directory, name)

@@ -55,21 +55,44 @@ class Comparison:
                 levels.pop()
                 continue
             was, now = level.pairs.pop()
-            kind = self._judge(was, now)
-            if kind is not None:
-                for above in levels:
-                    if not above.listed and above.found is not None:
-                        yield Change(ChangeKind.MODIFIED, new.describe(above.found))
-                        above.listed = True
+            try:
+                kind = self._judge(was, now)
+                entry = None if kind is None or now is None else new.describe(now)
+            except OSError as error:
                 if now is None:
+                    raise
+                again = new.find_again(now, error)
+                if was is not None or again is not None:
+                    level.pairs.append((was, again))
+                continue
+            if kind is not None:
+                yield from self._above(levels)
+                if entry is None:
                     assert was is not None
-                    yield Change(kind, Entry(path=was.path, kind=Kind.WHITEOUT))
-                else:
-                    yield Change(kind, new.describe(now))
+                    entry = Entry(path=was.path, kind=Kind.WHITEOUT)
+                yield Change(kind, entry)
             if now is not None and now.kind is Kind.DIRECTORY:
                 beside = was is not None and was.kind is Kind.DIRECTORY
-                pairs = self.pairs(now.path, beside=beside)
+                try:
+                    pairs = self.pairs(now.path, beside=beside)
+                except OSError as error:
+                    if not new.is_gone(error):
+                        raise
+                    continue
                 levels.append(_Level(now, pairs, kind is not None))
+
+    def _above(self, levels: list[_Level]) -> Iterator[Change]:
+        """Yield the directories above a change that weren't yielded yet."""
+        for above in levels:
+            if not above.listed and above.found is not None:
+                try:
+                    entry = self.new.describe(above.found)
+                except OSError as error:
+                    if not self.new.is_gone(error):
+                        raise
+                    continue
+                yield Change(ChangeKind.MODIFIED, entry)
+                above.listed = True
 
     def pairs(self, path: str, *, beside: bool) -> list[tuple[Found | None, Found | None]]:
         """Return what both hold in directory ``path``, matched by name, last name first.
@@ -152,7 +175,12 @@ class Comparison:
                 was, now = self.old.find(path), self.new.find(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            self._judged[path] = self._equal(was, now)
+            try:
+                self._judged[path] = self._equal(was, now)
+            except OSError as error:
+                if not self.new.is_gone(error):
+                    raise
+                continue
             if self._judged[path]:
                 equal.add(path)
         had, have = _names(before), _names(after)

@@ -68,8 +68,27 @@ class NativeTree(NativeView, Tree):
         return self.describe(self.find(path))
 
     def scandir(self, path: str) -> Iterator[Entry]:
-        found = self.scan(path)
-        return (self.describe(item) for item in found)
+        return self._described(self.scan(path))
+
+    def _described(self, found: list[Found]) -> Iterator[Entry]:
+        for item in found:
+            now: Found | None = item
+            while now is not None:
+                try:
+                    entry = self.describe(now)
+                except OSError as error:
+                    now = self.find_again(now, error)
+                else:
+                    yield entry
+                    break
+
+    def descend(self, path: str) -> Iterator[Entry]:
+        try:
+            return self.scandir(path)
+        except OSError as error:
+            if not self.is_gone(error):
+                raise
+            return iter(())
 
     def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
         if mode == "rb":

@@ -24,6 +24,8 @@ from .syscalls import list_directory, list_xattrs, procfs
 
 ROOTFS = "rootfs"
 SIDECAR = "sidecar.db"
+#: What calls say if nothing is at a name any more, or something of another kind.
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ESTALE)
 
 
 @attrs.frozen
@@ -111,6 +113,25 @@ class NativeView:
                 found.append(Found(join(path, name), name, status, record, kind))
         return found
 
+    def is_gone(self, error: OSError) -> bool:
+        """Say whether something was removed or replaced since it was found, as processes may do in
+        a live tree at any time; in another nobody may."""
+        return self.live and error.errno in _REPLACED
+
+    def find_again(self, found: Found, error: OSError) -> Found | None:
+        """Return what is where ``found`` was, whose description ended with ``error``; None: nothing
+        is any more. If it still is there, that was no process's doing, and is raised."""
+        if not self.is_gone(error):
+            raise error
+        try:
+            again = self.find(found.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        one, other = found.status, again.status
+        if (one.st_ino, one.st_ctime_ns) == (other.st_ino, other.st_ctime_ns):
+            raise error
+        return again
+
     def describe(self, found: Found) -> Entry:
         """Return the whole truth about ``found``."""
         fd, name = self.directories.at(found.path)
@@ -172,7 +193,11 @@ class NativeView:
             found = stack[-1].pop()
             yield found
             if found.kind is Kind.DIRECTORY:
-                stack.append(self.scan(found.path)[::-1])
+                try:
+                    stack.append(self.scan(found.path)[::-1])
+                except OSError as error:
+                    if not self.is_gone(error):
+                        raise
 
     def open_found(self, found: Found, flags: int) -> int:
         """Open the regular file ``found`` and return its descriptor.

@@ -42,11 +42,17 @@ class Cloner:
         status = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
         if status.st_nlink > 1 and not stat_module.S_ISSOCK(status.st_mode):
             inode = status.st_dev, status.st_ino
-            first = self._first.setdefault(inode, join(directory, name))
-            if first != join(directory, name):
+            first = self._first.get(inode)
+            if first is not None:
                 fd, first_name = self._target.at(first)
                 os.link(first_name, name, src_dir_fd=fd, dst_dir_fd=to_fd, follow_symlinks=False)
                 return
+            self._copy(from_fd, to_fd, name, status)
+            self._first[inode] = join(directory, name)
+        else:
+            self._copy(from_fd, to_fd, name, status)
+
+    def _copy(self, from_fd: int, to_fd: int, name: str, status: os.stat_result) -> None:
         if not stat_module.S_ISREG(status.st_mode):
             copy_object(from_fd, name, to_fd, name)
             return
