@@ -322,3 +322,30 @@ def test_a_way_that_isnt_one_is_refused() -> None:
         load_config(overrides={"mount.way": "magic"})
     with pytest.raises(ConfigError, match="has no 'weigh'"):
         load_config(overrides={"mount.weigh": "auto"})
+
+
+def test_a_shed_on_an_overlay_says_what_to_do_and_leaves_nothing(tmp_path: Path) -> None:
+    require_mounts()
+    for name in ("lower", "upper", "work", "merged", "source"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source/file").write_bytes(b"content")
+    merged = tmp_path / "merged"
+    options = ",".join(f"{name}dir={tmp_path / name}" for name in ("lower", "upper", "work"))
+    command = ["mount", "-t", "overlay", "-o", options, "overlay", merged]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("the temporary directory lies on what can't be an overlay's")
+    try:
+        for driver in ("hardlink-farm", "chunk-dedup"):
+            with Shed(merged / driver, driver=driver) as shed:
+                shed.import_image(f"dir:{tmp_path / 'source'}", "small")
+                container = shed.create("small")
+                with pytest.raises(StoreError, match=r"lies on overlay, .* to a volume"):
+                    container.mount()
+                assert (shed.mounts(), shed.mounting.points()) == ([], set())
+                wait_for(lambda shed=shed: server_of(shed) is None)
+        with Shed(merged / "copies", driver="naive-copy") as shed:
+            shed.import_image(f"dir:{tmp_path / 'source'}", "small")
+            with shed.create("small").mounted() as path:
+                assert (path / "file").read_bytes() == b"content"
+    finally:
+        subprocess.run(["umount", merged], check=True)

@@ -14,7 +14,7 @@ import random
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -22,7 +22,7 @@ import pytest
 
 from cowshed import Shed
 
-from .conftest import LAYERED, require_mounts
+from .conftest import LAYERED, require_mounts, unmount_all
 from .pictures import Picture, Seen, differences, of_directory, of_tree
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -259,7 +259,9 @@ def _timeless(picture: Picture) -> Picture:
 
 
 @pytest.fixture(scope="module")
-def shed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shed:
+def shed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shed]:
     require_mounts()
     base = tmp_path_factory.mktemp("base")
     make_base(base)
@@ -269,7 +271,9 @@ def shed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         overrides={"durability": "none", "mount.way": request.param[1]},
     )
     shed.import_image(f"dir:{base}", "base")
-    return shed
+    yield shed
+    unmount_all(shed)
+    shed.close()
 
 
 WAYS = [*((driver, "auto") for driver in LAYERED), ("chunk-dedup", "cache"), ("naive-copy", "auto")]

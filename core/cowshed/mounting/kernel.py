@@ -57,6 +57,15 @@ def point_at(path: str, process: str = "self") -> Point | None:
     return found
 
 
+def kind_at(path: str) -> str:
+    """Return the kind of file system that an existing ``path`` lies on."""
+    path = os.path.realpath(path)
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    found = point_at(path)
+    return "unknown" if found is None else found.kind
+
+
 def _unescaped(text: bytes) -> bytes:
     if b"\\" not in text:
         return text

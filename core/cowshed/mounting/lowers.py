@@ -241,6 +241,12 @@ class Lowers:
                 place.rmdir()
                 place.parent.rmdir()
 
+    def let_go(self, name: str, used: Callable[[], set[str]]) -> None:
+        """Do so with all of ``DRIVER.LAYER``: something was to be mounted on it, and wasn't."""
+        for place in self.places():
+            if Path(place).stem == name and Path(place).parent.name == str(kernel.namespace()):
+                self.release(place, used)
+
     def among(self, lower: Lower) -> tuple[str, ...]:
         """Return the mounts of ours that ``lower`` consists of."""
         above = self.root / "at"

@@ -61,6 +61,7 @@ class Mounts:
 
     def __init__(self, shed: Shed) -> None:
         self._shed = shed
+        self._root = os.fspath(shed.home.root)
         self.registry = Registry(shed.home.root / "mounts")
         self.lowers = Lowers(shed)
 
@@ -144,9 +145,14 @@ class Mounts:
         read_only: bool,
         lasting: bool,
     ) -> Record:
-        using = being_mounted(f"{container.driver}.{container.chain}")
-        with self._nobody_writes(container), self._shed.locks.acquire(using, shared=True):
-            return self._mount(container, directory, read_only=read_only, lasting=lasting)
+        layer = f"{container.driver}.{container.chain}"
+        with self._nobody_writes(container):
+            try:
+                with self._shed.locks.acquire(being_mounted(layer), shared=True):
+                    return self._mount(container, directory, read_only=read_only, lasting=lasting)
+            except BaseException:
+                self.lowers.let_go(layer, self._lowers_in_use)
+                raise
 
     def _mount(
         self,
@@ -162,7 +168,7 @@ class Mounts:
                 self._shed, container.driver, container.id, container.chain, read_only=read_only
             )
         except OSError as error:
-            raise ways.explained(error, str(self.registry.root), "overlay") from error
+            raise ways.explained(error, self._root, self._root, "overlay") from error
         in_place = way.native is not None and directory is None and not read_only
         if in_place:
             path = str(way.native)
@@ -192,7 +198,7 @@ class Mounts:
             try:
                 way.mount(path, read_only=read_only)
             except OSError as error:
-                raise ways.explained(error, path, way.how) from error
+                raise ways.explained(error, self._root, path, way.how) from error
             try:
                 kernel.restrict(path, read_only=read_only, no_suid=directory is not None)
                 point = kernel.point_at(path)
@@ -204,7 +210,7 @@ class Mounts:
                 ways.take_down(self._shed, record)
                 raise
         except BaseException:
-            self._forget(record)
+            self.registry.forget(container.id)
             raise
         return record
 

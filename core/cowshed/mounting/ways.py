@@ -123,10 +123,17 @@ def take_down(shed: Shed, record: Record) -> None:
         kernel.unmount(record.path, lazily=True)
 
 
-def explained(error: OSError, path: str, how: How) -> StoreError:
-    """Say in one sentence why nothing could be mounted at ``path``."""
+def explained(error: OSError, shed: str, path: str, how: How) -> StoreError:
+    """Say in one sentence why nothing of the shed at ``shed`` could be mounted at ``path``."""
     if error.errno in kernel.REFUSED:
         return StoreError(f"mounting needs privilege; {_AS_ROOT}")
+    said = error.strerror or os.strerror(error.errno or 0)
+    if error.errno == errno.EINVAL and "upperdir" in said:
+        return StoreError(
+            f"{shed} lies on {kernel.kind_at(shed)}, which can't hold what is written in an "
+            "overlay; move the shed to another file system (in a container: to a volume), or "
+            "choose driver naive-copy"
+        )
     if error.errno == errno.ENODEV:
         return StoreError(f"this kernel has no {how} file system")
-    return StoreError(f"can't mount at {path}: {error.strerror or os.strerror(error.errno or 0)}")
+    return StoreError(f"can't mount at {path}: {said}")
