@@ -9,10 +9,12 @@ import sys
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from cowshed_benchmarks.actors.floor import Floor
 from cowshed_benchmarks.actors.material import Material
 from cowshed_benchmarks.actors.peers import PEERS
 from cowshed_benchmarks.job import Job
@@ -191,6 +193,25 @@ def test_the_list_names_every_workload_and_who_could_take_part(tmp_path: Path) -
     names = {one["name"]: one for one in listed["subjects"]}
     assert set(PEERS) | {"chunk-dedup", "floor"} <= set(names)
     assert names["chunk-dedup"]["unable"] == ""
+
+
+def test_the_floor_copies_from_another_file_system(material: Material, tmp_path: Path) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system to copy to")
+    with TemporaryDirectory(dir=elsewhere) as place:
+        floor = Floor(Path(place), material)
+        floor.start()
+        floor.ready("v1")
+        floor.import_image("v1")
+        copies = {
+            path.relative_to(floor.store / "v1"): path.read_bytes()
+            for path in (floor.store / "v1").rglob("*")
+            if path.is_file() and not path.is_symlink()
+        }
+        tree = material.tree("v1")
+        assert len(copies) > 50
+        assert all((tree / path).read_bytes() == content for path, content in copies.items())
 
 
 # -- peers ---------------------------------------------------------------------------------------

@@ -96,10 +96,17 @@ def _copy(source: str, target: str) -> None:
         elif entry.is_symlink():
             os.symlink(os.readlink(entry.path), path)
         elif entry.is_file(follow_symlinks=False):
-            size = entry.stat(follow_symlinks=False).st_size
             reading = os.open(entry.path, os.O_RDONLY)
             writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            while size > 0:
-                size -= os.copy_file_range(reading, writing, size)
+            while _move(reading, writing):
+                pass
             os.close(reading)
             os.close(writing)
+
+
+def _move(reading: int, writing: int) -> int:
+    """Let the kernel copy what comes next, up to a gigabyte; return how much it was."""
+    try:
+        return os.copy_file_range(reading, writing, 1 << 30)
+    except OSError:  # from another file system
+        return os.sendfile(writing, reading, None, 1 << 30)
