@@ -113,7 +113,7 @@ class Engine:
         self._deadline = self.clock() + self.limits.total
         try:
             for number in range(self.limits.rounds):
-                if not self._round(number):
+                if self.clock() >= self._deadline or not self._round(number):
                     break
                 if number == 0 and self.limits.syncs == "early":
                     self._trace()
@@ -196,7 +196,7 @@ class Engine:
     def _launch(self, job: Job, before: Sequence[str] = (), *, times: int = 1) -> Report:
         """Run a job for as long as so many cells may take, or as the run has left."""
         left, bound = self._deadline - self.clock(), times * self.limits.cell
-        over = _skipped(f"{OUT_OF_TIME}, {self.limits.total:.0f} s, was over")
+        over = _skipped(f"{OUT_OF_TIME}, {self.limits.total:.0f} s, was over: see --minutes")
         if left <= 0:
             return over
         report = self.launch(job, before, min(left, bound))
@@ -263,7 +263,7 @@ class Engine:
 
     def _trace(self) -> None:
         """Run every cell once more, under strace where that is installed."""
-        if shutil.which("strace") is None:
+        if shutil.which("strace") is None or self.clock() >= self._deadline:
             return
         self.listener.round(-1, len(self._took))
         for block in self.blocks:

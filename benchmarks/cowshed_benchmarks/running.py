@@ -55,7 +55,7 @@ class Asked:
         if self.quick:
             return Limits(
                 rounds=rounds,
-                total=(self.minutes or 2) * 60 - 20 - spent,
+                total=(self.minutes or 2) * 60 - 25 - spent,
                 cell=30,
                 predicted=2.5,
                 disk=500_000_000,

@@ -159,7 +159,7 @@ def test_a_run_ends_when_its_time_is_over_whatever_runs() -> None:
     outcomes = {(one.workload, one.outcome) for one in samples}
     assert outcomes == {("diff", "ok"), ("commit", "skipped"), ("read", "skipped")}
     assert {one.reason for one in samples if one.outcome == "skipped"} == {
-        f"{OUT_OF_TIME}, 9 s, was over"
+        f"{OUT_OF_TIME}, 9 s, was over: see --minutes"
     }
     assert ("a", "read") not in script.phases("measure")
 
