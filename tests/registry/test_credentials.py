@@ -158,7 +158,7 @@ def test_a_helper_that_is_missing_is_named(
     docker_config(surroundings, credHelpers={ticketed.host: "nowhere"})
     with pytest.raises(UnauthorisedError) as caught:
         pull(shed, ticketed)
-    assert "docker-credential-nowhere (No such file or directory)" in str(caught.value)
+    assert "docker-credential-nowhere (not installed: it isn't in PATH)" in str(caught.value)
 
 
 def test_a_helpers_name_is_no_path(

@@ -104,7 +104,12 @@ class CredentialFiles:
         if "/" in helper:
             self.looked.append(f"{program} (no name of a helper)")
             return None
+        import shutil
         import subprocess
+
+        if shutil.which(program) is None:
+            self.looked.append(f"{program} (not installed: it isn't in PATH)")
+            return None
 
         try:
             done = subprocess.run(
