@@ -8,7 +8,8 @@ cell of many operations isn't begun where the smaller ones of its kind say that 
 long or too much disk; its sample says so. What a subject is known not to be able to is left out
 without a process. When the time is over, what runs is ended.
 
-Where strace is installed, each cell runs once more under it, uncounted, to count syncs.
+Where strace is installed, each cell that took few seconds runs once more under it, uncounted, to
+count syncs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from .launching import launch
 from .results import OUT_OF_TIME, Sample, Subject
 from .syncs import count_syncs, tracing
 from .workloads import WORKLOADS, Work
+
+#: A cell that takes as many seconds isn't run again for its syncs.
+TRACED = 5.0
 
 Cell: TypeAlias = "tuple[str, str, int | None]"
 #: A workload and a value of its parameter.
@@ -53,6 +57,8 @@ class Limits:
     """What a run may take."""
 
     rounds: int
+    #: Peers take part in the first so many: what is told of them needn't be as certain.
+    peer_rounds: int = 1000
     #: Seconds after which everything ends, and after which a cell has failed.
     total: float
     cell: float
@@ -134,9 +140,7 @@ class Engine:
         self.listener.round(number, len(self.blocks) * len(self.entrants))
         measured = False
         for block in self.blocks:
-            entrants = self._alive(block)
-            if number and (not self._worthwhile(block, number) or not entrants):
-                continue
+            entrants = self._turns(block, number)
             draw.shuffle(entrants)
             for entrant in entrants:
                 self.listener.begins(entrant.subject.name, block)
@@ -151,11 +155,17 @@ class Engine:
     def _alive(self, block: Block) -> list[Entrant]:
         return [one for one in self.entrants if (one.subject.name, *block) not in self._dead]
 
-    def _worthwhile(self, block: Block, number: int) -> bool:
-        """Say whether there is time for another round of a block, and use for it."""
-        took = [self._took.get((one.subject.name, *block), 0.0) for one in self.entrants]
-        enough = self.workloads[block[0]].most_rounds
-        return number < enough and self.clock() + sum(took) < self._deadline
+    def _turns(self, block: Block, number: int) -> list[Entrant]:
+        """Return whose turn it is at a block in a round; nobody's if there is no time or use."""
+        entrants = self._alive(block)
+        if number >= self.limits.peer_rounds:
+            entrants = [one for one in entrants if one.subject.kind != "peer"]
+        if number:
+            took = sum(self._took.get((one.subject.name, *block), 0.0) for one in entrants)
+            enough = self.workloads[block[0]].most_rounds
+            if number >= enough or self.clock() + took >= self._deadline:
+                return []
+        return entrants
 
     def _sample(self, entrant: Entrant, block: Block, number: int) -> Sample:
         name = entrant.subject.name
@@ -269,7 +279,8 @@ class Engine:
         for block in self.blocks:
             for entrant in self._alive(block):
                 cell = (entrant.subject.name, *block)
-                if cell not in self._took or self.clock() + self._took[cell] > self._deadline:
+                took = self._took.get(cell, TRACED)
+                if took >= TRACED or self.clock() + took > self._deadline:
                     continue
                 self.listener.begins(entrant.subject.name, block)
                 if self._stock(entrant, self.workloads[block[0]].needs(block[1])).outcome != "ok":

@@ -55,6 +55,7 @@ class Asked:
         if self.quick:
             return Limits(
                 rounds=rounds,
+                peer_rounds=self.rounds or 1,
                 total=(self.minutes or 2) * 60 - 25 - spent,
                 cell=30,
                 predicted=2.5,
@@ -63,9 +64,10 @@ class Asked:
             )
         return Limits(
             rounds=rounds,
+            peer_rounds=self.rounds or 3,
             total=(self.minutes or 30) * 60 - 60 - spent,
             cell=120,
-            predicted=20,
+            predicted=10,
             disk=6_000_000_000,
         )
 

@@ -65,8 +65,8 @@ class Script:
         return [(job.subject, job.workload) for job in self.jobs if job.phase == phase]
 
 
-def entrant(name: str, **more: Any) -> Entrant:
-    subject = Subject(name=name, kind="driver", version="1", durable="yes")
+def entrant(name: str, kind: Literal["driver", "peer", "floor"] = "driver", **more: Any) -> Entrant:
+    subject = Subject(name=name, kind=kind, version="1", durable="yes")
     return Entrant(subject=subject, place=Path("/nowhere", name), **more)
 
 
@@ -77,9 +77,18 @@ def run(
     *,
     rounds: int = 2,
     total: float = 1000,
+    peer_rounds: int = 1000,
     syncs: Literal["early", "late", "never"] = "never",
 ) -> list[Sample]:
-    limits = Limits(rounds=rounds, total=total, cell=10, predicted=20, disk=1_000_000, syncs=syncs)
+    limits = Limits(
+        rounds=rounds,
+        peer_rounds=peer_rounds,
+        total=total,
+        cell=10,
+        predicted=20,
+        disk=1_000_000,
+        syncs=syncs,
+    )
     return Engine(
         entrants=entrants,
         blocks=blocks,
@@ -164,6 +173,14 @@ def test_a_run_ends_when_its_time_is_over_whatever_runs() -> None:
     assert ("a", "read") not in script.phases("measure")
 
 
+def test_peers_take_part_in_the_first_rounds_drivers_and_the_floor_in_all() -> None:
+    entrants = [entrant("a"), entrant("peer", "peer"), entrant("floor", "floor")]
+    samples = run(Script(), [("diff", None)], entrants, rounds=5, peer_rounds=2)
+    rounds = {name: [one.round for one in samples if one.subject == name] for name in ("a", "peer")}
+    assert rounds == {"a": [0, 1, 2, 3, 4], "peer": [0, 1]}
+    assert len([one for one in samples if one.subject == "floor"]) == 5
+
+
 def test_lack_of_time_in_a_later_round_adds_no_samples() -> None:
     script = Script()
     samples = run(script, [("import-first", None)], [entrant("a")], rounds=100, total=5.5)
@@ -208,6 +225,13 @@ def test_syncs_are_counted_in_a_round_of_their_own(
     assert script.rounds == rounds
     assert {(one.subject, one.syncs) for one in samples} == {("a", 2), ("b", None)}
     assert [job.marked for job in script.jobs if job.phase == "measure"].count(True) == 1
+
+
+def test_what_takes_long_is_not_done_again_for_its_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    script = Script({("a", "diff"): (5.0, OK), ("b", "diff"): (3.9, OK)})
+    samples = run(script, [("diff", None)], rounds=1, syncs="late")
+    assert {(one.subject, one.syncs) for one in samples} == {("a", None), ("b", 2)}
 
 
 def test_no_strace_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
