@@ -9,14 +9,16 @@ import pytest
 
 from cowshed.driver import Capability, Driver, DriverSpec
 from cowshed.testing import DriverConformance, MemoryDriver
+from cowshed.testing.acts import CALLS, SESSIONS
 from cowshed.testing.kit import Store
 from cowshed.testing.round_trips import TRIPS
 from cowshed.testing.writes import WRITES
 
-from . import faults
+from . import faults, shelved
 
 BY_NAME = {write.name: write for write in WRITES}
 BY_TRIP = {trip.name: trip for trip in TRIPS}
+BY_ACT = {act.name: act for act in [*CALLS, *SESSIONS]}
 
 CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
     (
@@ -134,6 +136,31 @@ CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
     (faults.CopiesHardLinks, "test_random_histories_agree_with_the_model", {}),
 ]
 
+#: Faults that show only when something goes wrong at the wrong moment.
+_KILL = "test_a_kill_before_any_write_leaves_before_or_after"
+_FULL = "test_a_full_disk_at_any_write_leaves_before_or_after"
+_ERROR = "test_an_io_error_at_any_write_leaves_before_or_after"
+_POWER = "test_a_power_cut_loses_nothing_that_was_acknowledged"
+INJECTED: list[tuple[type[shelved.Shelved], str, str]] = [
+    (shelved.WritesInPlace, _KILL, "preparing a container"),
+    (shelved.WritesInPlace, _FULL, "sealing a layer"),
+    (shelved.RemovesBeforeRenaming, _KILL, "chmod"),
+    (shelved.CommitsTwice, _KILL, "sealing a layer"),
+    (shelved.CommitsTwice, _KILL, "forking"),
+    (shelved.PublishesOneByOne, _ERROR, "preparing many containers"),
+    (shelved.AcknowledgesEarly, _KILL, "sealing a layer"),
+    (shelved.IgnoresFullDisks, _FULL, "sealing a layer"),
+    (shelved.IgnoresFullDisks, _ERROR, "rename"),
+    (shelved.SaysNothingInParticular, _FULL, "setxattr"),
+    (shelved.StaysBroken, _FULL, "preparing a container"),
+    (shelved.LeaksOnFailure, _KILL, "preparing a container"),
+    (shelved.LeaksOnFailure, _FULL, "sealing a base"),
+    (shelved.LocksByAFile, _KILL, "overwriting"),
+    (shelved.RenamesBeforeSyncing, _POWER, "preparing a container"),
+    (shelved.SyncsNamesOnly, _POWER, "sealing a layer"),
+    (shelved.SyncsWhenClosed, _POWER, "chown"),
+]
+
 #: The model keeps everything in full copies: whoever declares more for it is a liar.
 LIES: list[tuple[Capability, str]] = [
     (Capability.NATIVE_PATH, "test_a_native_path_is_there_if_declared"),
@@ -155,10 +182,11 @@ def run(
     *capabilities: Capability,
 ) -> None:
     """Run one test of the kit on ``driver``."""
+    shared = issubclass(driver, shelved.Shelved)
 
     class Kit(DriverConformance):
-        processes = False
-        on_disk = False
+        processes = shared
+        on_disk = shared
         spec = DriverSpec(
             name="faulty",
             summary="",
@@ -170,6 +198,7 @@ def run(
             return driver(root)
 
     method = getattr(Kit(), test)
+    (root / "driver").mkdir(parents=True)
     store = Store(root / "driver", Kit().open_driver)
     known = {"store": store, "tmp_path": root, **arguments}
     method(**{name: known[name] for name in inspect.signature(method).parameters})
@@ -192,6 +221,29 @@ def test_a_planted_fault_is_caught(
     with pytest.raises((Exception, pytest.fail.Exception)) as caught:
         run(fault, test, arguments, tmp_path / "faulty")
     assert_names_the_promise(caught.value, test)
+
+
+@pytest.mark.parametrize(
+    ("fault", "test", "act"), INJECTED, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_a_fault_that_shows_only_when_something_goes_wrong_is_caught(
+    fault: type[shelved.Shelved], test: str, act: str, tmp_path: Path
+) -> None:
+    arguments: dict[str, object] = {"act": BY_ACT[act]}
+    run(shelved.Shelved, test, arguments, tmp_path / "sound")
+    with pytest.raises((Exception, pytest.fail.Exception)) as caught:
+        run(fault, test, arguments, tmp_path / "faulty")
+    assert_names_the_promise(caught.value, test)
+    said = f"{caught.value} {caught.value.__notes__}"
+    assert "after " in said or "nothing behind" in said, "a failure says what went wrong before"
+
+
+@pytest.mark.parametrize("fault", {fault: None for fault, _, _ in INJECTED})
+def test_nothing_but_the_fault_injector_catches_it(
+    fault: type[shelved.Shelved], tmp_path: Path
+) -> None:
+    for test in ("test_items_is_exactly_what_was_made", "test_everything_survives_reopening"):
+        run(fault, test, {}, tmp_path / test)
 
 
 @pytest.mark.parametrize(("capability", "test"), LIES, ids=lambda value: getattr(value, "name", ""))

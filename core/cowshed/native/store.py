@@ -157,9 +157,13 @@ class NativeDriver(NativeShelf):
         item = Item(id=id, held=Held.CONTAINER, parent=parent)
         home = self.home(item)
         os.rename(workspace.home, home)
-        if self.durable:
-            sync_directory(os.path.dirname(home))
-        self.touch(item)
+        try:
+            if self.durable:
+                sync_directory(os.path.dirname(home))
+            self.touch(item)
+        except BaseException:
+            os.rename(home, workspace.home)  # goes with the workspace
+            raise
 
     def sync_container(self, workspace: Workspace) -> None:
         """Make a finished container durable."""

@@ -85,6 +85,8 @@ class Act:
     made: str | None = None
     #: Whether each of several things is whole or not there, rather than all or none.
     each: bool = False
+    #: Whether a single failure, unlike a kill, leaves all or none nevertheless.
+    undone: bool = False
 
 
 # -- calls of a driver --------------------------------------------------------------------------
@@ -148,6 +150,7 @@ CALLS = [
         name="preparing many containers",
         do=lambda driver: driver.prepare_many(_MANY, key("base")),
         each=True,
+        undone=True,
     ),
     Act(name="forking", do=lambda driver: driver.fork(key("origin"), key("fork"))),
     Act(

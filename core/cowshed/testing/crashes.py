@@ -1,4 +1,5 @@
-"""Crashes: a process dies, or the disk is full or fails, at each write of every operation.
+"""Crashes: a process dies, the power is cut, or the disk is full or fails, at each write of every
+operation.
 
 A process of its own does one act (see ``acts``) and is stopped before everything that it writes
 (``interception``). What it leaves is looked at by a driver that was opened afterwards, and must be
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -37,7 +38,7 @@ class CrashConformance(Kit):
     group = "crash"
 
     #: Writes of each act that are looked at in the standard run; a thorough one looks at all.
-    kills, failures = 6, 3
+    kills, failures, cuts = 6, 3, 3
 
     @every_act
     def test_a_kill_before_any_write_leaves_before_or_after(self, store: Store, act: Act) -> None:
@@ -65,6 +66,15 @@ class CrashConformance(Kit):
             for fault in trials.faults(self.failures, errno.EIO):
                 trials.failed(fault)
             trials.succeeds()
+
+    @every_act
+    def test_a_power_cut_loses_nothing_that_was_acknowledged(self, store: Store, act: Act) -> None:
+        self.spent(store)
+        with self.unless_unavailable():
+            trials = Trials(self, store, act)
+            for fault in trials.cuts(self.cuts):
+                trials.killed(fault)
+            trials.cut_after()
 
     def spent(self, store: Store) -> None:
         """Skip where a process can't share the store."""
@@ -127,29 +137,58 @@ class Trials:
     def faults(self, most: int, error: int | None) -> list[Fault]:
         """Do the act without a fault; return faults at its writes, ``most`` of them unless the run
         is thorough: the first, the last, and evenly between."""
+        points = range(len(self._undisturbed().points))
+        lasting = error == errno.ENOSPC
+        return [Fault(at, error, lasting=lasting) for at in self._some(points, most)]
+
+    def cuts(self, most: int) -> list[Fault]:
+        """Do the act without a fault; return power cuts where something would be lost. Not in a
+        session: what it wrote counts once it has ended."""
+        if self.act not in CALLS:
+            return []
+        losses = self._undisturbed().losses
+        return [Fault(at, power=True) for at in self._some(losses, most)]
+
+    def _undisturbed(self) -> Watched:
         self._begin()
         with Watched(self._work) as process:
             process.rest()
-        self._holds(self.after, "an act without a fault")
-        count = len(process.points)
+        self._holds("the act without a fault", self.after)
+        return process
+
+    def _some(self, points: Sequence[int], most: int) -> list[int]:
+        count = len(points)
         if self.kit.thorough or count <= most:
-            places = list(range(count))
-        else:
-            places = sorted({number * (count - 1) // (most - 1) for number in range(most)})
-        return [Fault(at, error, lasting=error == errno.ENOSPC) for at in places]
+            return list(points)
+        return sorted({points[number * (count - 1) // (most - 1)] for number in range(most)})
 
     def killed(self, fault: Fault) -> None:
         """Kill the process there; then all is as before, or as after."""
         self._begin()
         with Watched(self._work, fault) as process:
             acknowledged = process.rest() == ["done"]
-        self.store.reopen()
-        self.store.driver.recover()
-        what = f"{fault} {process.hit}"
-        if acknowledged:
-            self._holds(self.after, f"{what}, which the act had returned before")
-        else:
-            self._holds(None, what, killed=True)
+        with self._after(f"{fault} {process.hit}"):
+            self.store.reopen()
+            self.store.driver.recover()
+            if acknowledged:
+                self._holds("the act had returned before", self.after)
+            else:
+                self._holds("the act hadn't returned", killed=True)
+            if fault.power and set(self.store.held()) == set(self.before):
+                # What was lost must not pass for what it was when it is needed again.
+                self.act.do(self.store.driver)
+                self._holds("doing it again", self.after)
+
+    def cut_after(self) -> None:
+        """Cut the power when the act has just returned."""
+        self._begin()
+        with Watched(self._work) as process:
+            assert process.hear() == "done"
+            process.cut_power()
+        with self._after("a power cut"):
+            self.store.reopen()
+            self.store.driver.recover()
+            self._holds("the act had returned before", self.after)
 
     def failed(self, fault: Fault) -> None:
         """Let that write fail; the call says so and all is as before, or it is as after. Then let
@@ -157,26 +196,35 @@ class Trials:
         self._begin()
         with Watched(self._work, fault) as process:
             said = process.hear()
-            what = f"{fault} {process.hit}"
-            if said == "done":  # what failed wasn't needed
-                self._holds(self.after, f"{what}, of which the act said nothing")
-            elif said is not None:
-                self._assert_says_so(said, what)
-                self._holds(None, f"{what}, {said}")
-            assert said is not None, f"{what} killed the process"
-            process.fault = None
-            process.answer()
-            again = process.rest()
-        assert again in ([], ["again"]), f"after {what}, doing it again: {again}"
-        self.store.reopen()
-        expected = None if self.act.each else self.after
-        self._holds(expected, f"{what}, and doing it again")
+            with self._after(f"{fault} {process.hit}"):
+                assert said is not None, "the process is dead"
+                if said == "done":  # what failed wasn't needed
+                    self._holds("the act said nothing of it", self.after)
+                else:
+                    assert said.startswith("raised"), f"what is raised says so: {said}"
+                    self._holds(said, recovering=fault.lasting)
+                process.fault = None
+                process.answer()
+                again = process.rest()
+                assert again in ([], ["again"]), f"it works again: {again}"
+                self.store.reopen()
+                expected = None if self.act.each else self.after
+                self._holds("doing it again", expected, recovering=fault.lasting)
+
+    @contextmanager
+    def _after(self, what: str) -> Generator[None]:
+        """Let whatever fails meanwhile say after what."""
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            error.add_note(f"after {what}")
+            raise
 
     def succeeds(self) -> None:
         """Do the act here; nothing of all those before is left behind."""
         self._begin()
         self.act.do(self.store.driver)
-        self._holds(self.after, "all the faults before, without one", finally_=True)
+        self._holds("the act, after all the faults, without one", self.after, ground=True)
         clear(self.store.driver)
         self.store.driver.recover()
         self.store.driver.collect()
@@ -221,37 +269,50 @@ class Trials:
             else:
                 watch.say("again")
 
-    def _assert_says_so(self, said: str, what: str) -> None:
-        assert said.startswith("raised"), f"{what}: should be an OSError or a CowshedError: {said}"
-
     def _holds(
         self,
-        expected: State | None,
-        what: str,
+        since: str,
+        expected: State | None = None,
         *,
         killed: bool = False,
-        finally_: bool = False,
+        recovering: bool = False,
+        ground: bool = False,
     ) -> None:
-        """Fail unless the store holds this, or what it had before or after the act."""
-        ground = finally_ or self.kit.thorough
+        """Fail unless the store holds this, or what it had before or after the act.
+
+        ``recovering``: or what it has once it was recovered. ``ground``: look at that too.
+        """
+        ground = ground or self.kit.thorough
         found = self.state(self.store, ground=ground)
+        # To undo what was done may take space too.
+        strict = self.act.undone and not killed and not recovering
+        parted = self._parted(expected, found, killed=killed, strict=strict, ground=ground)
+        if all(parted) and recovering:
+            self.store.driver.recover()
+            found = self.state(self.store, ground=ground)
+            parted = self._parted(expected, found, killed=killed, strict=strict, ground=ground)
+        if all(parted):
+            shown = "\n  or ".join("; ".join(lines[:3]) for lines in parted)
+            promise = "each call succeeds whole or leaves the store as it was"
+            pytest.fail(f"broken promise: {promise}\n  {since}\n  {shown}")
+        for id in found if ground else found.keys() - GROUND:
+            for problem in self.store.driver.verify(id, deep=True):
+                pytest.fail(f"broken promise: a sound store verifies\n  {since}\n  {problem}")
+
+    def _parted(
+        self, expected: State | None, found: State, *, killed: bool, strict: bool, ground: bool
+    ) -> list[list[str]]:
+        """Return how what was found differs from each of what may be; empty if it doesn't."""
         allowed = [self.before, self.after] if expected is None else [expected]
         if not ground:
             allowed = [_groundless(state) for state in allowed]
         if killed:
             self._forgive_unmade(found)
-        if self.act.each and expected is None:
+        if self.act.each and expected is None and not strict:
             # Some of them: each of them whole.
             union = {**allowed[0], **allowed[1]}
             allowed.append({id: union[id] for id in union if id in found or id in GROUND})
-        parted = [_parted(one, found) for one in allowed]
-        if all(parted):
-            shown = "\n  or ".join("; ".join(lines[:3]) for lines in parted)
-            promise = "each call succeeds whole or leaves the store as it was"
-            pytest.fail(f"broken promise: {promise}\n  after {what}\n  {shown}")
-        for id in found if ground else found.keys() - GROUND:
-            for problem in self.store.driver.verify(id, deep=True):
-                pytest.fail(f"broken promise: a sound store verifies\n  after {what}\n  {problem}")
+        return [_differing(one, found) for one in allowed]
 
 
 #: What a call fails with that was done already.
@@ -277,7 +338,7 @@ def _groundless(state: State) -> State:
     }
 
 
-def _parted(expected: State, found: State) -> list[str]:
+def _differing(expected: State, found: State) -> list[str]:
     """Return where two states differ, as sentences."""
     lines: list[str] = []
     for id in expected.keys() | found.keys():

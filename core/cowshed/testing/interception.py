@@ -4,7 +4,8 @@ The process is forked from this one, so what it runs may be any function. While 
 kernel stops it at each call by which it changes what is on disk and asks us (``disk_calls``): we
 let it go on, let the call fail, or kill the process, which then never made it. No patch of the
 code under test, no privilege, and nothing that a C library does is missed. Waiting for the disk is
-only pretended: it would take most of the time, and nobody cuts the power.
+only pretended: it would take most of the time, and where the power is cut, ``power`` knows what was
+waited for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import attrs
 import pytest
 
 from .disk_calls import BY_DESCRIPTOR, BY_PATH, SYNCS, TAKES_SPACE, Unavailable, install, machine
+from .power import Unsynced
 
 #: Seconds that a process may be silent; generous, because a busy machine isn't a broken promise.
 PATIENCE = 60
@@ -46,8 +48,12 @@ class Fault:
     error: int | None = None
     #: Whether every later call that takes space fails too, until the process isn't watched.
     lasting: bool = False
+    #: Whether what wasn't synced is lost with the process.
+    power: bool = False
 
     def __str__(self) -> str:
+        if self.power:
+            return "a power cut before"
         if self.error is None:
             return "a kill before"
         return f"{errno.errorcode[self.error]}{' from' if self.lasting else ' at'}"
@@ -85,6 +91,9 @@ class Watched:
         self.points: list[str] = []
         #: The call that the fault hit, with what it is about.
         self.hit = ""
+        #: What a power cut would lose now, and at which points it would lose anything.
+        self.unsynced = Unsynced()
+        self.losses: list[int] = []
         self._machine = machine()
         self._names = self._machine.names
         self._listener: int | None = None
@@ -108,6 +117,7 @@ class Watched:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
+        self.unsynced.forget()
         self._here.close()
         if self._listener is not None:
             os.close(self._listener)
@@ -118,6 +128,11 @@ class Watched:
             os.kill(self._process, signal.SIGKILL)
             os.waitpid(self._process, 0)
             self._process = 0
+
+    def cut_power(self) -> None:
+        """Kill the process and lose what it wrote and didn't sync."""
+        self.kill()
+        self.unsynced.lose()
 
     def hear(self) -> str | None:
         """Return what the process says next, which waits for ``answer`` then; None: it is dead.
@@ -191,8 +206,10 @@ class Watched:
         if self._counts(name, thread, arguments):
             refusal = self._at_point(name, thread, arguments)
             if refusal < 0:
-                self.kill()
+                self.cut_power() if self.fault and self.fault.power else self.kill()
                 return
+            if not refusal:
+                self.unsynced.before(name, thread, arguments)
         reply = _ANSWER.pack(id, 0, -refusal, 0 if refusal else flags)
         try:
             fcntl.ioctl(self._listener, _SEND, bytearray(reply))
@@ -210,6 +227,8 @@ class Watched:
         """Note one more write; return the error that it fails with, 0 for none, -1 to die."""
         at = len(self.points)
         self.points.append(name)
+        if self.unsynced:
+            self.losses.append(at)
         fault = self.fault
         if fault is None or at < fault.at:
             return 0
