@@ -131,18 +131,29 @@ def drivers_command(session: Session) -> None:
         session.json,
         drivers,
         lambda driver: driver,
-        ("NAME", "AVAILABLE", "CAPABILITIES", "SUMMARY"),
+        ("NAME", "AVAILABLE", "SUMMARY"),
         lambda driver: (
             f"{driver['name']}{' *' if driver['default'] else ''}",
-            "yes" if driver["available"] else one_line(_why_not(driver)),
-            ", ".join(name.replace("_", "-") for name in driver["capabilities"]) or "-",
+            "yes" if driver["available"] else "refused" if driver["refused"] else "no",
             one_line(driver["summary"]),
         ),
     )
-
-
-def _why_not(driver: dict[str, Any]) -> str:
-    return f"{'refused' if driver['refused'] else 'no'}: {driver['reason']}"
+    if session.json:
+        return
+    line("")
+    table(
+        ("NAME", "CAPABILITIES"),
+        (
+            (driver["name"], ", ".join(driver["capabilities"]).replace("_", "-") or "-")
+            for driver in drivers
+        ),
+    )
+    unavailable = [driver for driver in drivers if not driver["available"]]
+    if unavailable:
+        line("")
+    for driver in unavailable:
+        said = "is refused" if driver["refused"] else "can't run here"
+        line(one_line(f"{driver['name']} {said}: {driver['reason']}"))
 
 
 @click.command("plugins")
