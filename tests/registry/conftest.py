@@ -84,7 +84,7 @@ def publisher(registry: RegistryProcess) -> Publisher:
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """A repository of the test's own."""
-    return "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")[:100]
+    return "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:100].strip("-")
 
 
 @pytest.fixture(autouse=True)

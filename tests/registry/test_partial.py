@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from cowshed_plugins.registry.errors import RegistryError
 
 from .chunked import STARGZ, ZSTD, Layer, Mangle, image_of, stargz, zstd_chunked
 from .conftest import OpenShed, start_pull
-from .images import MadeImage, Publisher, make_image, make_tar, noise
+from .images import Blob, MadeImage, Publisher, make_image, make_tar, noise
 from .services import FaultProxy, RegistryProcess, answer
 
 DRIVERS = ["hardlink-farm", "chunk-dedup", "overlayfs"]
@@ -192,6 +193,40 @@ def test_kept_blobs_come_whole(
     assert second.received == second.total
     (kept,) = shed.kept_layer_blobs(second.image.manifest)
     assert shed.blobs.has(kept)
+
+
+@pytest.mark.parametrize(("between", "count"), [(300, 1), (5_000, 20)])
+def test_what_is_missing_is_one_request_and_what_lies_close_together_one_range(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str, between: int, count: int
+) -> None:
+    for version in (1, 2):
+        files = {"much": noise(200_000, 0)}
+        for number in range(20):
+            files[f"{number:02}-changes"] = noise(3_000, (number, version))
+            files[f"{number:02}-stays"] = noise(between, number)
+        made = image_of(zstd_chunked(make_tar(files)))
+        publisher.image(name, made, f"v{version}")
+        proxy.reset()
+        pull(shed, proxy.host, name, f"v{version}")
+    _, ranges = blob_requests(proxy, made.layers[0].digest)  # the table's is the other
+    assert ranges.count(",") + 1 == count
+    assert_sound(shed, made)
+
+
+def test_a_layer_of_which_little_is_here_comes_by_a_plain_download(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    for version in (1, 2):
+        files = {f"stays{number}": noise(20_000, number) for number in range(4)}
+        files |= {f"changes{number}": noise(20_000, (number, version)) for number in range(40)}
+        made = image_of(zstd_chunked(make_tar(files)))
+        publisher.image(name, made, f"v{version}")
+        proxy.reset()
+        second = pull(shed, proxy.host, name, f"v{version}")
+    _, plain = blob_requests(proxy, made.layers[0].digest)
+    assert plain == ""
+    assert second.total < second.received < second.total * 1.05
+    assert_sound(shed, made)
 
 
 # -- other people's tables -----------------------------------------------------------------------
@@ -605,24 +640,40 @@ def parts(shed: Shed) -> int:
     return sum(path.stat().st_size for path in place.glob("*-parts"))
 
 
-@pytest.fixture
-def long(publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str) -> MadeImage:
+@pytest.fixture(params=[zstd_chunked, stargz], ids=["zstd:chunked", "eStargz"])
+def long(
+    request: pytest.FixtureRequest,
+    publisher: Publisher,
+    shed: Shed,
+    proxy: FaultProxy,
+    name: str,
+) -> MadeImage:
     """The first version is here; of the second, a third is missing, in many places."""
+    make: Make = request.param
     files = {f"f{number:02}": noise(40_000, number) for number in range(60)}
     changed = {path: noise(40_000, path) for path in list(files)[::3]}
-    publisher.image(name, image_of(zstd_chunked(make_tar(files))), "v1")
-    second = image_of(zstd_chunked(make_tar({**files, **changed})))
+    publisher.image(name, image_of(make(make_tar(files))), "v1")
+    second = image_of(make(make_tar({**files, **changed})))
     publisher.image(name, second, "v2")
     pull(shed, proxy.host, name, "v1")
     proxy.reset()
     return second
 
 
+def spare_the_plan(proxy: FaultProxy, layer: Blob) -> str:
+    """Let the requests through that find out what is missing; return the blob's digest.
+
+    The table, and in eStargz the ends of files that are here.
+    """
+    many = 1 if any(key.startswith(ZSTD) for key in layer.annotations) else 2
+    proxy.on(f"GET .*/blobs/{layer.digest}", times=many)
+    return layer.digest
+
+
 def test_a_killed_pull_of_missing_parts_is_resumed(
     long: MadeImage, shed: Shed, proxy: FaultProxy, name: str
 ) -> None:
-    digest = long.layers[0].digest
-    proxy.on(f"GET .*/blobs/{digest}", times=1)  # the table
+    digest = spare_the_plan(proxy, long.layers[0])
     proxy.on(f"GET .*/blobs/{digest}", stall=500_000)
     first = start_pull(shed.root, f"{proxy.host}/{name}:v2", timeout=60)
     while parts(shed) < 400_000:
@@ -640,19 +691,24 @@ def test_a_killed_pull_of_missing_parts_is_resumed(
     assert_sound(shed, long)
 
 
-def test_missing_parts_that_broke_off_are_resumed_though_the_plain_way_failed_too(
-    long: MadeImage, open_shed: OpenShed, shed: Shed, proxy: FaultProxy, name: str
-) -> None:
-    shed = open_shed(retries=0)
-    digest = long.layers[0].digest
-    proxy.on(f"GET .*/blobs/{digest}", times=1)
+def break_off(shed: Shed, proxy: FaultProxy, image: MadeImage, name: str) -> str:
+    """Let 500,000 bytes of what is missing come, and the plain way fail, too."""
+    digest = spare_the_plan(proxy, image.layers[0])
     proxy.on(f"GET .*/blobs/{digest}", times=1, cut=500_000)
     proxy.on(f"GET .*/blobs/{digest}", action=answer(503))
     with pytest.raises(RegistryError, match=f"{digest}.*503"):
         pull(shed, proxy.host, name, "v2")
-    here = parts(shed)
-    assert here > 400_000
+    assert parts(shed) > 400_000
     proxy.reset()
+    return digest
+
+
+def test_missing_parts_that_broke_off_are_resumed_though_the_plain_way_failed_too(
+    long: MadeImage, open_shed: OpenShed, proxy: FaultProxy, name: str
+) -> None:
+    shed = open_shed(retries=0)
+    break_off(shed, proxy, long, name)
+    here = parts(shed)
     second = pull(shed, proxy.host, name, "v2")
     assert second.received < 820_000 - here
     assert_sound(shed, long)
@@ -663,10 +719,70 @@ def test_parts_that_have_become_useless_are_removed(
 ) -> None:
     """Not only by age: whoever has the layer has no use for them."""
     shed = open_shed(retries=0)
-    digest = long.layers[0].digest
-    proxy.on(f"GET .*/blobs/{digest}", times=1)
+    digest = spare_the_plan(proxy, long.layers[0])
     proxy.on(f"GET .*/blobs/{digest}", times=1, cut=500_000)
     proxy.on(f"GET .*/blobs/{digest}", times=1, action=answer(503))
     second = pull(shed, proxy.host, name, "v2")  # the plain way gets through
+    assert second.received > second.total
+    assert_sound(shed, long)
+
+
+def flip(data: bytearray) -> None:
+    data[len(data) // 2] ^= 0xFF
+
+
+def cut_short(data: bytearray) -> None:
+    del data[-1000:]
+
+
+def begin_another(data: bytearray) -> None:
+    """Leave a header behind which nothing was written."""
+    data += data[:16]
+
+
+def speak_of_too_much(data: bytearray) -> None:
+    data[8:12] = b"\xff" * 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "least"),
+    [(flip, 200_000), (cut_short, 450_000), (begin_another, 490_000), (speak_of_too_much, 0)],
+    ids=["a byte", "the end", "a header too many", "the first header"],
+)
+def test_parts_that_an_earlier_run_left_are_used_up_to_where_they_are_damaged(
+    long: MadeImage,
+    open_shed: OpenShed,
+    proxy: FaultProxy,
+    name: str,
+    damage: Callable[[bytearray], None],
+    least: int,
+) -> None:
+    shed = open_shed(retries=0)
+    digest = break_off(shed, proxy, long, name)
+    (left,) = (shed.root / "blobs/partial").glob("*-parts")
+    log = bytearray(left.read_bytes())
+    damage(log)
+    left.write_bytes(log)
+    second = pull(shed, proxy.host, name, "v2")
+    came = sum(size for path, size in proxy.sent.items() if digest in path)
+    assert second.received <= came < 820_000 - least
+    if not least:
+        assert came > 800_000
+    assert_sound(shed, long)
+
+
+def test_parts_that_came_wrong_in_an_earlier_run_cost_a_full_download(
+    long: MadeImage, open_shed: OpenShed, proxy: FaultProxy, name: str
+) -> None:
+    """The log's checksums are right, so that only the contents' digests can tell."""
+    shed = open_shed(retries=0)
+    break_off(shed, proxy, long, name)
+    (left,) = (shed.root / "blobs/partial").glob("*-parts")
+    log = bytearray(left.read_bytes())
+    end = 16 + int.from_bytes(log[8:12], "little")
+    log[end // 2] ^= 0xFF
+    log[12:16] = zlib.crc32(log[16:end], zlib.crc32(log[:12])).to_bytes(4, "little")
+    left.write_bytes(log)
+    second = pull(shed, proxy.host, name, "v2")
     assert second.received > second.total
     assert_sound(shed, long)
