@@ -1,8 +1,8 @@
 """Tar-split: what a tar holds besides file contents, as lines of JSON (vbatts/tar-split).
 
 A line is a segment of literal bytes (type 2, base64) or stands for a file's content (type 1, with
-its name, size and CRC-64). zstd:chunked layers carry it so that their tar can be put together again
-from files; it is to other tools what a recipe is here.
+its name, size and CRC-64, ISO 3309's). zstd:chunked layers carry it so that their tar can be put
+together again from files; it is to other tools what a recipe is here.
 """
 
 from __future__ import annotations

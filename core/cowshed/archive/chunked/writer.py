@@ -25,7 +25,6 @@ from ..feed import CHUNK, Feed, Payload
 from ..limits import DEFAULT_LIMITS
 from ..reader import Member, Reader
 from .contents import MAX_TABLE
-from .crc64 import Crc64
 from .describing import describe
 from .tables import OLD_ZSTD, ZSTD
 from .tar_split import TarSplitWriter
@@ -117,8 +116,10 @@ class _Writing:
 
     def __init__(self, frames: _Frames, level: int) -> None:
         import pyfastcdc
+        from fastcrc.crc64 import go_iso
 
         self._frames = frames
+        self._crc64 = go_iso
         self._cutter = pyfastcdc.FastCDC(_AVERAGE, min_size=_SHORTEST, max_size=_LONGEST)
         self._literal = bytearray()
         #: How much of it stands in the tar-split data already.
@@ -180,7 +181,7 @@ class _Writing:
     def _file(self, member: Member, payload: Payload, entry: dict[str, object]) -> None:
         self._end_literal()
         described = self._table is not None
-        whole, checksum = hashlib.sha256(), Crc64()
+        whole, checksum = hashlib.sha256(), 0
         offset = 0
         rows: list[dict[str, object]] = []
         for data in self._cut(payload, member.size):
@@ -194,13 +195,13 @@ class _Writing:
                     row["chunkType"] = "zeros"
             if described:
                 whole.update(data)
-                checksum.update(data)
+                checksum = self._crc64(data, checksum)
             rows.append(row)
             self._frames.add(data, _placing(row, rows[0]))
             offset += len(data)
         if described:
             rows[0]["digest"] = f"sha256:{whole.hexdigest()}"
-            self._split.file(member.name, member.size, checksum.digest())
+            self._split.file(member.name, member.size, checksum.to_bytes(8, "big"))
             self._entries += rows
 
     def _cut(self, payload: Payload, size: int) -> Iterator[bytes]:
