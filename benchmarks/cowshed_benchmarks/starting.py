@@ -112,8 +112,8 @@ def _imported(root: Path, driver: str, archive: Path, containers: int) -> bool:
     if taken.returncode:
         print(f"{driver} is left out: {taken.stderr.strip()}", file=sys.stderr)
         return False
-    for _ in range(containers):
-        run(cowshed(root, driver, "create", "-q", IMAGE))
+    if containers:
+        run(cowshed(root, driver, "create", "-q", "--count", str(containers), IMAGE))
     return True
 
 
