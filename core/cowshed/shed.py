@@ -614,6 +614,8 @@ class Shed(Closing):
 
     def drop_layers(self, records: Sequence[LayerRecord]) -> None:
         """Remove from their drivers layers that a transaction has just doomed."""
+        if not records:
+            return
         from .sweep import drop
 
         by_driver: dict[str, list[str]] = {}
