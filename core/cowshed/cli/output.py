@@ -26,11 +26,23 @@ _AGES = (
 
 def prepare_streams() -> None:
     """Let standard output and error take any text: undecodable names go out as they came in."""
+    _open_closed()
     codecs.register_error("cowshed", _encode_anyway)
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="cowshed")
+
+
+def _open_closed() -> None:
+    """Let standard streams that were closed be /dev/null: else the next file that is opened, such
+    as the catalog, has the number of one, and who writes to standard error writes there."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _encode_anyway(error: UnicodeError) -> tuple[str | bytes, int]:
