@@ -10,6 +10,13 @@ import os
 import shutil
 from typing import NamedTuple
 
+_SYS_ADMIN = 21
+#: What must not be 0: see namespaces(7); the second is Debian's.
+_NAMESPACE_LIMITS = (
+    "/proc/sys/user/max_user_namespaces",
+    "/proc/sys/kernel/unprivileged_userns_clone",
+)
+
 
 class Range(NamedTuple):
     """``size`` IDs from ``container`` on are those from ``host`` on."""
@@ -51,6 +58,43 @@ def find_identity() -> Identity | None:
     if not more_users or not more_groups:
         return Identity(users, groups)
     return Identity(users + more_users, groups + more_groups)
+
+
+def obstacle(identity: Identity | None) -> str | None:
+    """Say in one sentence why no runtime could start anything here, as far as it can be told
+    without trying; None: it can't."""
+    if identity is None:
+        if _has_capability(_SYS_ADMIN):
+            return None
+        return (
+            "root lacks the capability SYS_ADMIN here, without which nobody makes namespaces; "
+            "start this environment with it, or run cowshed as an ordinary user"
+        )
+    for path in _NAMESPACE_LIMITS:
+        if _reads_zero(path):
+            return (
+                f"an ordinary user can't make a user namespace here ({path} is 0); "
+                "set it higher, or run cowshed as root"
+            )
+    return None
+
+
+def _has_capability(number: int) -> bool:
+    """Say whether this process has a capability (capabilities(7)); where nobody knows, it has."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            line = next((one for one in file if one.startswith(b"CapEff:")), None)
+    except OSError:
+        return True
+    return line is None or bool(int(line.split()[1], 16) >> number & 1)
+
+
+def _reads_zero(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read().strip() == b"0"
+    except OSError:
+        return False
 
 
 def in_user_namespace() -> bool:

@@ -155,9 +155,12 @@ class Runs:
 
     def _choose(self, options: Options) -> tuple[Runtime, Identity | None]:
         from .choosing import BUBBLEWRAP, choose
-        from .identity import find_identity
+        from .identity import find_identity, obstacle
 
         identity = find_identity()
+        problem = obstacle(identity)
+        if problem:
+            raise StoreError(f"no process can be started in a container: {problem}")
         asked = options.runtime or self._shed.config["run"].get("runtime")
 
         def unsuited(name: str) -> str | None:
