@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -30,6 +32,26 @@ www:x:33:33:www:/var/www:/bin/sh
 huge:x:99999999999:0::/:/bin/sh
 """
 GROUP = "root:x:0:\nwww:x:33:\nstaff:x:50:www,nobody\nextra:x:44:www\n"
+
+#: Seconds after which a test is given up, and what it runs killed, unless its module says more.
+PATIENCE = 300
+
+
+@pytest.fixture(autouse=True)
+def bounded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no process that never ends hold everything up."""
+    seconds = int(getattr(request.module, "PATIENCE", PATIENCE))
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"no end after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,13 @@ import pytest
 from cowshed import Container
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def heed_signals() -> None:
+    """Ignore none, as a person's shell starts a program. Who runs these tests in the background or
+    under nohup ignores some, and so would what they start: it would never end."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class CommandLine:
@@ -30,11 +38,13 @@ class CommandLine:
             capture_output=True,
             check=False,
             timeout=120,
+            preexec_fn=heed_signals,
             **details,
         )
 
     def start(self, *arguments: str, **details: Any) -> subprocess.Popen[bytes]:
         details.setdefault("stdin", subprocess.DEVNULL)
+        details.setdefault("preexec_fn", heed_signals)
         return subprocess.Popen(
             [*self.command, *arguments],
             env=self.environment,

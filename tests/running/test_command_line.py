@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from cowshed import Shed
+from cowshed.running import identity
+from cowshed.running.registry import PID, Registry
 
-from .helpers import CommandLine, wait_for
+from .helpers import CommandLine, as_root, heed_signals, wait_for
 
 SIZE = "stty size; read x; exit 3"
 ENDLESS = "trap 'echo got TERM; exit 5' TERM; trap 'echo got HUP; exit 6' HUP; "
@@ -41,6 +43,28 @@ def test_interactive_passes_standard_input(cowshed: CommandLine, runtime: str) -
     assert (ran.returncode, ran.stdout) == (0, b"hello")
 
 
+def test_streams_that_are_closed_or_nobody_reads_are_the_processs_to_mind(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    run = " ".join([*cowshed.command, "run", "--rm", "-i", "--runtime", runtime, "tools"])
+
+    def shell(command: str) -> tuple[int, bytes]:
+        ended = subprocess.run(
+            ["bash", "-c", command], env=cowshed.environment, capture_output=True, timeout=120
+        )
+        return ended.returncode, ended.stdout
+
+    # The kernel kills no process 1 by SIGPIPE: seq is told EPIPE and ends with 1.
+    assert shell(f"{run} seq 1000000 | head -n 1; exit ${{PIPESTATUS[0]}}") == (1, b"1\n")
+    assert shell(f"{run} sh -c 'cat; exit 4' <&-")[0] == 4
+    assert shell(f"{run} sh -c 'echo x; exit 5' >&- 2>&-") == (5, b"")
+    assert shell(f"seq 100000 | {run} wc -l | cat") == (0, b"100000\n")
+    status, said = shell(f"{run} readlink /proc/self/fd/2 2>&-")
+    assert status == 0 and said.startswith((b"/dev/null", b"pipe:")), said  # runc copies
+    assert shell(f"{' '.join(cowshed.command)} ps >&- 2>&- <&-") == (0, b"")
+    assert shed.containers() == [] and shed.mounts() == []
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 5), (signal.SIGHUP, 6), (signal.SIGINT, 7)]
 )
@@ -56,6 +80,31 @@ def test_signals_go_to_the_process_and_rm_removes_the_container(
     assert process.returncode == status, err
     assert out.startswith(b"got ")
     assert [container.name for container in shed.containers()] == [other.name]
+
+
+def test_what_the_caller_ignores_the_process_doesnt(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    """As in ``nohup cowshed run … &``."""
+
+    def ignore() -> None:
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+
+    process = cowshed.start(
+        "run", "--rm", "--runtime", runtime, "tools", "sh", "-c",
+        f"while read a b; do [ $a != SigIgn: ] || echo $b; done < /proc/self/status; {ENDLESS}",
+        preexec_fn=ignore,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"0" * 16 + b"\n"
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (5, b"got TERM\n"), err
+    assert shed.containers() == []
 
 
 def test_the_third_signal_kills_what_ignores_them(
@@ -128,6 +177,19 @@ def test_ps_says_what_runs_and_how_it_ended(cowshed: CommandLine, shed: Shed, ru
     assert "Exited (8)" in cowshed("ps").stdout.decode()
 
 
+def test_a_process_is_known_however_late_its_number_was_noted(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    home = registry.home("x")
+    home.mkdir()
+    (home / PID).write_text(str(os.getpid()))
+    now = time.time()
+    for noted, known in ((now, True), (now + 3600, True), (now - 10**6, False)):
+        os.utime(home / PID, (noted, noted))
+        assert (registry.process("x") == os.getpid()) is known
+    (home / PID).write_text("4194304")
+    assert registry.process("x") is None
+
+
 def test_rm_by_force_ends_what_runs(cowshed: CommandLine, shed: Shed, runtime: str) -> None:
     process = cowshed.start(
         "run", "--name", "runs", "--runtime", runtime, "tools", "sh", "-c", ENDLESS
@@ -165,6 +227,33 @@ def test_what_cant_be_run_gets_one_line(
     assert ran.returncode == status, ran.stderr
     assert ran.stdout == b""
     assert why in ran.stderr.decode() and ran.stderr.count(b"\n") == 1
+
+
+@as_root
+def test_root_without_the_privilege_gets_one_sentence(
+    cowshed: CommandLine, archive: Path, tmp_path: Path, runtime: str
+) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv isn't installed")
+    cowshed.environment |= {"COWSHED_ROOT": str(tmp_path / "shed"), "COWSHED_DRIVER": "naive-copy"}
+    assert cowshed("import", f"tar:{archive}", "tools").returncode == 0
+    cowshed.command[:0] = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    ran = cowshed("run", "--rm", "--runtime", runtime, "tools", "true")
+    assert ran.returncode == 125 and ran.stderr.count(b"\n") == 1, ran.stderr
+    assert b"root lacks the capability SYS_ADMIN here" in ran.stderr
+    assert cowshed("ps", "-q").stdout == b""
+
+
+def test_who_may_make_no_user_namespace_gets_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "max_user_namespaces"
+    monkeypatch.setattr(identity, "_NAMESPACE_LIMITS", (str(limit),))
+    own = (identity.Range(0, 1000, 1),)
+    assert identity.obstacle(identity.Identity(own, own)) is None
+    limit.write_text("0\n")
+    said = identity.obstacle(identity.Identity(own, own))
+    assert said is not None and "can't make a user namespace here" in said
 
 
 def test_environment_comes_from_options_files_and_us(cowshed: CommandLine, tmp_path: Path) -> None:
@@ -221,6 +310,7 @@ class Typist:
         self.seen = b""
 
         def own_terminal() -> None:
+            heed_signals()
             os.setsid()
             ioctl(0, termios.TIOCSCTTY, 0)
 

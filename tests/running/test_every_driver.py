@@ -122,7 +122,7 @@ def test_thirty_two_containers_run_at_once_off_one_image(stable: Shed) -> None:
             )
             results[number] = ended.stdout
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(many)]
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(many)]
     try:
         for thread in threads:
             thread.start()

@@ -33,10 +33,14 @@ def test_diff_commit_export_and_fork_are_exact_while_a_process_runs(
 ) -> None:
     def run() -> None:
         with Shed(shed.root, overrides={"durability": "none"}) as mine:
-            command = ["sh", "-c", "echo one > /tmp/one; while [ ! -e /tmp/stop ]; do :; done"]
-            mine.container("box").run(command, runtime=runtime)
+            command = [
+                "sh",
+                "-c",
+                "echo one > /tmp/one; while [ ! -e /tmp/stop ]; do sleep 0.05; done",
+            ]
+            mine.container("box").run(command, runtime=runtime, timeout=120)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         wait_for(lambda: "A /tmp/one" in letters(box) or not thread.is_alive())
@@ -301,10 +305,11 @@ def test_thirty_two_at_once(shed: Shed) -> None:
 
     def run(number: int) -> None:
         with Shed(shed.root, driver=shed.config["driver"], overrides={"durability": "none"}) as one:
-            ended = one.run("tools", ["sh", "-c", f"echo {number} > /f; cat /f"], capture=True)
+            command = ["sh", "-c", f"echo {number} > /f; cat /f"]
+            ended = one.run("tools", command, capture=True, timeout=240)
             results.append(ended.stdout)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(32)]
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -365,3 +370,60 @@ def test_a_bundle_runs_elsewhere(box: Container, runtime: str, tmp_path: Path) -
     assert "A /tmp/new" in letters(box)
     with pytest.raises(StoreError, match="isn't empty"):
         box.bundle(path, ["true"])
+
+
+def test_a_hundred_runs_leave_nothing(shed: Shed) -> None:
+    def left() -> tuple[list[str], list[str], list[str]]:
+        files = [os.path.join(place, name) for place, _, names in os.walk(shed.root)
+                 for name in names if "catalog" not in place]  # fmt: skip
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            mounted = [line for line in mounts if str(shed.root) in line]
+        return sorted(files), mounted, os.listdir("/proc/self/fd")
+
+    script = ["sh", "-c", "[ ! -e /tmp/mine ] && echo x > /tmp/mine && rm /etc/group"]
+    assert shed.run("tools", script).status == 0
+    files, mounted, descriptors = left()
+    for _ in range(100):
+        assert shed.run("tools", script).status == 0
+    assert shed.containers() == [] and shed.mounts() == []
+    after = left()
+    assert after[:2] == (files, mounted) and len(after[2]) == len(descriptors)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_exec_beside_a_process_has_options_of_its_own(box: Container, runtime: str) -> None:
+    script = "touch /tmp/ready; while [ ! -e /tmp/stop ]; do sleep 0.05; done"
+
+    def run() -> None:
+        box.run(["sh", "-c", script], environment={"A": "run"}, runtime=runtime, timeout=120)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        wait_for(lambda: "A /tmp/ready" in letters(box) or not thread.is_alive())
+        ended = box.exec(
+            ["sh", "-c", "cat; pwd; echo $A $B $HOME; id -u; exit 7"],
+            input=b"given\n",
+            capture=True,
+            environment={"B": "exec"},
+            cwd="/var/www",
+            user="1234:5678" if _several_users(runtime) else "0",
+        )
+        assert ended.stdout is not None
+        said = ended.stdout.decode().splitlines()
+        home, uid = ("/", "1234") if _several_users(runtime) else ("/root", "0")
+        assert said[:4] == ["given", "/var/www", f"run exec {home}", uid]
+        assert ended.status == 7
+        with pytest.raises(CommandError, match="nosuch: not found"):
+            box.exec(["nosuch"])
+        with pytest.raises(CommandError, match="permission denied"):
+            box.exec(["/etc/passwd"])
+    finally:
+        box.exec(["touch", "/tmp/stop"])
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def _several_users(runtime: str) -> bool:
+    return os.geteuid() == 0 and runtime != "bubblewrap"

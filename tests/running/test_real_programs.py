@@ -26,6 +26,9 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("COWSHED_THOROUGH"), reason="COWSHED_THOROUGH isn't set"),
 ]
 
+#: Python's own tests take their time.
+PATIENCE = 3600
+
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -49,6 +49,7 @@ OPENAT2, PIVOT_ROOT = 437, {"x86_64": 155, "aarch64": 41}
 MOUNT_SETATTR, OPEN_TREE, MOVE_MOUNT = 442, 428, 429
 IN_ROOT, NO_MAGIC = 0x10, 0x02
 MISSING = (errno.ENOENT, errno.ENOTDIR)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
@@ -242,7 +243,8 @@ def execute(process: dict[str, Any]) -> NoReturn:
     except OSError as error:
         raise Failed(f"working directory {process['cwd']}: {error.strerror}", 126) from None
     environment = dict(one.split("=", 1) for one in process["env"])
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in (*ENDING, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)  # whatever Python and who called us ignore
     command = process["args"][0]
     candidates = [command]
     if "/" not in command:
@@ -342,7 +344,7 @@ def main() -> NoReturn:
         if one >= 0:
             os.close(one)
     # The container has the streams; who reads its output waits for nobody else.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     _, result = os.waitpid(child, 0)
     os._exit(128 + os.WTERMSIG(result) if os.WIFSIGNALED(result) else os.WEXITSTATUS(result))

@@ -6,7 +6,7 @@
 
 Whoever runs a container holds the lock ``running:ID``, which a killed process drops. If that was
 ``cowshed run`` itself and the runtime outlived it, the process in ``pid`` tells that the container
-still runs: its start agrees with the file's time.
+still runs: it was started before the file was written.
 
 Light: ``cowshed ps`` reads this, one small file for each container that ever ran.
 """
@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 STATE, PID = "state.json", "pid"
 
-#: Seconds between a process's start and the file that names it, at most. On a machine that swaps it
-#: was one; a number that was given to another process meanwhile is older news by far.
-_LATE = 10.0
+#: Seconds that a process may seem younger than the file that names it, as the kernel says when it
+#: booted in whole seconds. Who was given the number meanwhile is younger by more.
+_YOUNGER = 2.0
 
 
 class State(NamedTuple):
@@ -100,7 +100,7 @@ class Registry:
             started = _start_of(pid)
         except (OSError, ValueError, IndexError):
             return None
-        return pid if started is not None and abs(written - started) < _LATE else None
+        return pid if started is not None and started - written < _YOUNGER else None
 
 
 def _start_of(pid: int) -> float | None:

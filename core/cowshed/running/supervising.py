@@ -168,6 +168,10 @@ def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Po
     leads = slave is not None and launch.leads_terminal
 
     def in_child() -> None:
+        # What we ignore, as a shell's job in the background or under nohup does, isn't the
+        # container's to ignore: its session is its own.
+        for number in FORWARDED:
+            signal.signal(number, signal.SIG_DFL)
         if libc is not None:
             # If we are killed, it is told to end, as by us.
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
