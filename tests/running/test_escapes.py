@@ -1,0 +1,254 @@
+"""Images and processes that would like to be elsewhere: nothing in a container's tree is followed
+or executed outside of it, whatever links, pipes and devices it has."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cowshed import Container
+from cowshed.errors import CowshedError, StoreError
+from cowshed.running.process import CommandError
+
+from .helpers import as_root, letters, sh, wait_for
+
+SECRET = "evil:x:77:77:evil:/:/bin/sh\n"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host that a container has links to; it must stay as it is."""
+    place = tmp_path / "outside"
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    for name in ("passwd", "group"):
+        (place / name).write_text(SECRET)
+    for name in ("hosts", "hostname", "resolv.conf"):
+        (place / name).write_bytes(b"")
+    ran = place / "ran"
+    program = place / "program"
+    program.write_text(f"#!/bin/sh\necho ran > {ran}\n")
+    program.chmod(0o755)
+    before = _picture(place)
+    yield place
+    assert _picture(place) == before
+
+
+def _picture(place: Path) -> dict[str, tuple[int, int, bytes]]:
+    return {
+        one.name: (one.lstat().st_mode, one.lstat().st_mtime_ns, one.read_bytes())
+        for one in sorted(place.iterdir())
+    }
+
+
+def _targets(outside: Path) -> tuple[str, ...]:
+    """Return ways to say a place outside, as a link in a root's subdirectory would."""
+    return f"{outside}", f"{'../' * 40}{str(outside)[1:]}", f"/proc/self/root{outside}"
+
+
+@pytest.fixture(params=range(3), ids=("absolute", "upwards", "magic"))
+def target(request: pytest.FixtureRequest, outside: Path) -> str:
+    """Each in turn."""
+    return _targets(outside)[request.param]
+
+
+def _link(box: Container, path: str, target: str) -> None:
+    with box.tree(writable=True) as tree:
+        if tree.exists(path):
+            tree.remove_tree(path)
+        tree.symlink(target, path)
+
+
+def test_users_are_read_in_the_container_alone(box: Container, target: str) -> None:
+    _link(box, "etc/passwd", f"{target}/passwd")
+    _link(box, "etc/group", f"{target}/group")
+    for user in ("evil", "0:evil"):
+        with pytest.raises(StoreError, match=r"no (user|group) 'evil' in the container's"):
+            box.run(["true"], user=user)
+
+
+def test_files_of_the_runtime_go_where_links_lead_in_the_container(
+    box: Container, target: str, runtime: str
+) -> None:
+    for name in ("hosts", "hostname", "resolv.conf"):
+        _link(box, f"etc/{name}", f"{target}/{name}")
+    before = letters(box)
+    assert sh(box, "cat /etc/hostname; echo new > /etc/hosts", hostname="cow", runtime=runtime) in (
+        "cow\n",
+        "",
+    )
+    assert letters(box) == before
+
+
+def test_an_etc_that_is_a_link_stays_in_the_container(
+    box: Container, target: str, runtime: str
+) -> None:
+    _link(box, "etc", target)
+    before = letters(box)
+    try:
+        sh(box, "true", runtime=runtime)
+    except CowshedError as error:
+        assert str(error).count("\n") == 0
+    assert letters(box) == before
+
+
+@pytest.mark.parametrize("name", ["proc", "dev", "sys"])
+def test_system_directories_that_are_links_are_refused(
+    box: Container, target: str, name: str
+) -> None:
+    _link(box, name, target)
+    with pytest.raises(StoreError, match=f"/{name} in the container is no directory, but a link"):
+        box.run(["true"])
+
+
+@pytest.mark.parametrize("name", ["dev/shm", "dev/null", "dev/pts", "proc/sys", "sys/firmware"])
+def test_links_below_system_directories_lie_under_what_is_mounted_there(
+    box: Container, target: str, runtime: str, name: str
+) -> None:
+    with box.tree(writable=True) as tree:
+        tree.mkdir(name.split("/")[0])
+        tree.symlink(target, name)
+    sh(box, "echo x > /dev/null; touch /dev/shm/x; [ -c /dev/null ]", runtime=runtime)
+
+
+def test_a_working_directory_through_a_link_is_the_containers(
+    box: Container, target: str, runtime: str
+) -> None:
+    _link(box, "srv", target)
+    if target.startswith("/proc"):
+        with pytest.raises(StoreError, match="leads to /proc/self/root"):
+            box.run(["true"], cwd="/srv/new", runtime=runtime)
+        return
+    said = sh(box, "pwd; touch here; ls", cwd="/srv/new", runtime=runtime).split()
+    assert said[0].endswith("/outside/new") and said[1:] == ["here"]
+
+
+def test_a_working_directory_of_somebodys_open_files_is_refused(box: Container) -> None:
+    _link(box, "srv", "/proc/self/fd/8")
+    for directory in ("/srv", "/proc/self/fd/7", "/srv/../../etc", "/dev/fd/9"):
+        with pytest.raises(StoreError, match=r"leads to /(proc/self|dev/fd)"):
+            box.run(["true"], cwd=directory)
+
+
+def test_volumes_through_links_are_mounted_in_the_container(
+    box: Container, target: str, runtime: str, tmp_path: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/file").write_text("given\n")
+    _link(box, "srv", target)
+    before = letters(box)
+    volumes = [(tmp_path / "given", "/srv/new/er", "ro")]
+    if target.startswith("/proc"):
+        with pytest.raises(CowshedError, match="the runtime's own"):
+            box.run(["true"], volumes=volumes, runtime=runtime)
+    else:
+        assert sh(box, "cat /srv/new/er/file", volumes=volumes, runtime=runtime) == "given\n"
+    assert letters(box) == before
+
+
+def test_programs_outside_arent_executed(box: Container, target: str, runtime: str) -> None:
+    _link(box, "bin/linked", f"{target}/program")
+    _link(box, "opt", target)
+    with box.tree(writable=True) as tree:
+        tree.write_bytes("bin/scripted", f"#!{target}/program\n".encode())
+        tree.chmod("bin/scripted", 0o755)
+    for command, path in (("linked", "/bin"), ("/opt/program", "/bin"), ("program", "/opt:/bin"),
+                          ("scripted", "/bin")):  # fmt: skip
+        with pytest.raises(CommandError) as caught:
+            box.run([command], environment={"PATH": path}, runtime=runtime)
+        assert caught.value.exit_status in (126, 127)
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_what_is_no_file_isnt_read(box: Container, runtime: str, kind: str) -> None:
+    """A fifo would block who opens it, a tape would be rewound."""
+    mode, rdev = {
+        "fifo": (stat.S_IFIFO, 0),
+        "device": (stat.S_IFCHR, os.makedev(1, 5)),  # endless zeros
+        "directory": (stat.S_IFDIR, 0),
+    }[kind]
+    names = ["etc/passwd", "etc/group", "etc/hosts", "etc/resolv.conf"]
+    with box.tree(writable=True) as tree:
+        for name in names:
+            if tree.exists(name):
+                tree.unlink(name)
+            if kind == "directory":
+                tree.mkdir(name)
+            else:
+                tree.mknod(name, mode | 0o666, rdev)
+        tree.mknod("bin/odd", (mode | 0o777) if kind != "directory" else 0o10777, rdev)
+    before = letters(box)
+    assert sh(box, "echo fine", user="0:0", runtime=runtime) == "fine\n"
+    with pytest.raises(StoreError, match="no user 'www'"):
+        box.run(["true"], user="www", runtime=runtime)
+    with pytest.raises(CommandError):
+        box.run(["odd"], runtime=runtime)
+    assert letters(box) == before
+
+
+def test_a_huge_user_database_isnt_read_to_its_end(box: Container) -> None:
+    with box.tree(writable=True) as tree:
+        tree.truncate("etc/passwd", 1 << 40)
+    with pytest.raises(StoreError, match="no user 'nemo'"):
+        box.run(["true"], user="nemo")
+
+
+def test_links_in_circles_are_refused(box: Container) -> None:
+    _link(box, "etc/passwd", "passwd")
+    _link(box, "srv", "srv")
+    with pytest.raises(StoreError, match="no user 'www'"):
+        box.run(["true"], user="www")
+    for how in ({"cwd": "/srv"}, {"volumes": [("/", "/srv/x")]}):
+        with pytest.raises(StoreError, match="Too many levels of symbolic links"):
+            box.run(["true"], **how)  # type: ignore[arg-type]
+    with pytest.raises(CommandError, match="symbolic links"):
+        box.run(["/srv"])
+
+
+def test_mount_points_are_taken_away_in_the_container_alone(
+    box: Container, outside: Path, runtime: str
+) -> None:
+    """A process puts a link where a directory of mount points was."""
+    said = sh(
+        box,
+        f"mv /etc /moved 2> /dev/null && ln -s {outside} /etc; mkdir -p /srv; "
+        f"ln -s {outside} /srv/link; echo done",
+        runtime=runtime,
+        volumes=[(outside, "/srv/kept/volume", "ro")],
+    )
+    assert said == "done\n"
+
+
+def test_exec_looks_up_users_and_directories_in_the_container_alone(
+    box: Container, outside: Path, runtime: str
+) -> None:
+    """A process that runs has a /proc of its own, with links that lead anywhere."""
+    script = (
+        "for n in passwd group; do rm /etc/$n; ln -s /proc/1/root/outside/$n /etc/$n; done; "
+        "ln -s /proc/1/root /root/out; ln -s /proc/1/cwd /root/cwd; touch /tmp/ready; "
+        "while [ ! -e /tmp/stop ]; do sleep 0.05; done"
+    )
+    ended: list[int] = []
+
+    def run() -> None:
+        ended.append(box.run(["sh", "-c", script], runtime=runtime, timeout=120).status)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        wait_for(lambda: "A /tmp/ready" in letters(box) or not thread.is_alive())
+        with pytest.raises(StoreError, match="no user 'evil'"):
+            box.exec(["true"], user="evil")
+        for directory in ("/root/out", "/root/cwd", "/proc/self/cwd", "/proc/1/root/etc"):
+            with pytest.raises(StoreError):
+                box.exec(["true"], cwd=directory)
+    finally:
+        assert box.exec(["touch", "/tmp/stop"]).status == 0
+        thread.join(60)
+    assert ended == [0]
