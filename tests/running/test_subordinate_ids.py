@@ -1,0 +1,76 @@
+"""An ordinary user's containers with more users than one (subuid(5))."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cowshed import Container, Shed
+from cowshed.errors import StoreError
+from cowshed.running.identity import find_identity
+
+from .helpers import letters, sh
+
+
+@pytest.fixture(autouse=True)
+def mapped() -> None:
+    identity = find_identity()
+    if identity is None:
+        pytest.skip("root's containers use the host's numbers")
+    if identity.single:
+        pytest.skip("no subordinate IDs are set up, or newuidmap isn't installed")
+
+
+@pytest.fixture
+def several(runtime: str) -> str:
+    if runtime == "bubblewrap":
+        pytest.skip("bubblewrap maps one user")
+    return runtime
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("www", "uid=33(www) gid=33(www) groups=33(www),44(extra),50(staff) /var/www"),
+        ("www:extra", "uid=33(www) gid=44(extra) groups=44(extra) /var/www"),
+        ("1234:5678", "uid=1234 gid=5678 groups=5678 /"),
+        (None, "uid=0(root) gid=0(root) groups=0(root) /root"),
+    ],
+)
+def test_users_are_the_containers_own(
+    box: Container, several: str, user: str | None, said: str
+) -> None:
+    how = {} if user is None else {"user": user}
+    assert sh(box, "echo $(id) $HOME", runtime=several, **how).strip() == said
+
+
+def test_what_other_users_own_is_the_containers_and_can_be_removed(
+    shed: Shed, box: Container, several: str
+) -> None:
+    script = (
+        "mkdir -p /tmp/a/b; echo x > /tmp/a/b/c; ln -s c /tmp/a/b/d; chown -R 33:44 /tmp/a; "
+        "chmod 700 /tmp/a; stat -c %u:%g /tmp/a/b/c; touch /tmp/mine"
+    )
+    assert sh(box, script, runtime=several) == "33:44\n"
+    assert sh(box, "cat /tmp/a/b/c; touch /tmp/a/e", user="www", runtime=several) == "x\n"
+    assert "A /tmp/a/b/c" in letters(box)
+    with box.tree() as tree:
+        owners = {one.path: (one.uid, one.gid) for one in tree.walk("tmp")}
+    assert owners["tmp/mine"] == (0, 0)
+    assert owners["tmp/a/b/c"] == (33, 44) and owners["tmp/a/e"] == (33, 33)
+    box.commit("owned")
+    try:
+        again = shed.run("owned", ["stat", "-c", "%u:%g", "/tmp/a/b/c"], capture=True,
+                         runtime=several)  # fmt: skip
+        assert again.stdout == b"33:44\n"
+    finally:
+        shed.remove_image("owned", force=True)
+    box.remove()
+    assert shed.containers() == []
+
+
+def test_a_user_beyond_the_range_is_refused(box: Container) -> None:
+    with pytest.raises(StoreError, match="can't be had here without subordinate IDs"):
+        box.run(["true"], user="70000")
+    assert os.geteuid() != 0
