@@ -151,6 +151,17 @@ def test_volumes_through_links_are_mounted_in_the_container(
     assert letters(box) == before
 
 
+def test_a_volume_within_a_volume_follows_no_link(
+    box: Container, outside: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/link").symlink_to(outside)
+    for target in ("/srv/link", "/srv/link/passwd"):
+        volumes = [(tmp_path / "given", "/srv"), (tmp_path / "given", target)]
+        with pytest.raises(CowshedError, match="is, or lies behind, a link"):
+            box.run(["true"], volumes=volumes)
+
+
 def test_programs_outside_arent_executed(box: Container, target: str, runtime: str) -> None:
     _link(box, "bin/linked", f"{target}/program")
     _link(box, "opt", target)

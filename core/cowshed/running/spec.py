@@ -88,6 +88,9 @@ def _place(
             inside = os.path.join(outer.source, os.path.relpath(place, outer.target))
             if not os.path.lexists(inside):
                 raise UsageError(f"-v {volume.target}: {inside} doesn't exist; make it first")
+            if os.path.realpath(inside) != os.path.normpath(inside):
+                # A process may have put it there, and not every runtime keeps it inside.
+                raise UsageError(f"-v {volume.target}: {inside} is, or lies behind, a link")
             return place
     if mode is None:
         missing.append((where, directory))
