@@ -78,7 +78,9 @@ def test_files_of_the_runtime_go_where_links_lead_in_the_container(
     for name in ("hosts", "hostname", "resolv.conf"):
         _link(box, f"etc/{name}", f"{target}/{name}")
     before = letters(box)
-    assert sh(box, "cat /etc/hostname; echo new > /etc/hosts", hostname="cow", runtime=runtime) in (
+    assert sh(
+        box, "cat /etc/hostname; echo new > /etc/hosts; :", hostname="cow", runtime=runtime
+    ) in (
         "cow\n",
         "",
     )
@@ -102,7 +104,9 @@ def test_system_directories_that_are_links_are_refused(
     box: Container, target: str, name: str
 ) -> None:
     _link(box, name, target)
-    with pytest.raises(StoreError, match=f"/{name} in the container is no directory, but a link"):
+    with pytest.raises(
+        StoreError, match=rf"/?{name} in the container(: Too many| is no directory, but a link)"
+    ):
         box.run(["true"])
 
 
@@ -170,9 +174,12 @@ def test_programs_outside_arent_executed(box: Container, target: str, runtime: s
         tree.chmod("bin/scripted", 0o755)
     for command, path in (("linked", "/bin"), ("/opt/program", "/bin"), ("program", "/opt:/bin"),
                           ("scripted", "/bin")):  # fmt: skip
-        with pytest.raises(CommandError) as caught:
-            box.run([command], environment={"PATH": path}, runtime=runtime)
-        assert caught.value.exit_status in (126, 127)
+        try:
+            ended = box.run([command], environment={"PATH": path}, runtime=runtime)
+        except CommandError as error:
+            assert error.exit_status in (126, 127)
+        else:  # below /proc only the runtime can see, and bubblewrap's own status is 1
+            assert runtime == "bubblewrap" and ended.status == 1
 
 
 @as_root
