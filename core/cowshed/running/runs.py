@@ -225,6 +225,7 @@ class Runs:
         from .runtimes import BUNDLED, Bundle
         from .spec import process_spec
         from .supervising import supervise
+        from .users import find_user
 
         home = self.registry.home(container.id)
         state = self.registry.read(container.id)
@@ -234,8 +235,11 @@ class Runs:
         bundle = Bundle(id=container.id, directory=home, spec=spec)
         # What the process will see, volumes and all; its root is where the kernel says it is.
         config = dict(container.image_config())
-        config["Env"] = spec["process"]["env"]
         with Rootfs(f"/proc/{pid}/root") as root:
+            # Its variables, but for the home of its own user.
+            first = spec["process"]
+            own = f"HOME={find_user(root, str(first['user']['uid'])).home}"
+            config["Env"] = [one for one in first["env"] if one != own]
             process = make_process(
                 root, config, options, str(spec["hostname"]), _size(options, streams)
             )
