@@ -15,7 +15,8 @@ from ..errors import StoreError, UsageError, nearest
 from .identity import Identity
 from .runtimes import Bubblewrap, OciRuntime, Plain, Runtime
 
-OCI = ("crun", "runc", "youki")
+RUNC = "runc"
+OCI = ("crun", RUNC, "youki")
 BUBBLEWRAP, PLAIN = "bubblewrap", "plain"
 #: In the order in which they are preferred.
 NAMES = (*OCI, BUBBLEWRAP, PLAIN)

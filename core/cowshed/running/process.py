@@ -59,7 +59,7 @@ def make_process(
         CommandError: the command isn't there or can't be executed.
     """
     arguments = _arguments(config, options)
-    user = find_user(root, _text(config.get("User")) if options.user is None else options.user)
+    user = make_user(root, config, options)
     environment = _environment(config, options, hostname, user)
     directory = options.directory or _text(config.get("WorkingDir")) or "/"
     if not directory.startswith("/"):
@@ -80,6 +80,15 @@ def make_process(
     )
     require_clean((*process.arguments, *process.environment), "the command or environment")
     return process
+
+
+def make_user(root: Rootfs, config: Mapping[str, object], options: Options) -> User:
+    """Decide who runs it.
+
+    Raises:
+        StoreError: no such user.
+    """
+    return find_user(root, _text(config.get("User")) if options.user is None else options.user)
 
 
 def resolved(root: Rootfs, path: str) -> tuple[str, int | None]:

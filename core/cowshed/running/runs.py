@@ -72,12 +72,15 @@ class Runs:
         signals: Signals | None,
         path: str,
     ) -> Ended:
+        from .process import make_user
         from .rootfs import Rootfs
         from .supervising import supervise
 
         with Rootfs(os.path.realpath(path)) as root:
             home = self.registry.home(container.id)
-            runtime, identity = self._choose(options)
+            config = container.image_config()
+            groups = make_user(root, config, options).groups
+            runtime, identity = self._choose(options, several_groups=bool(groups))
             state = State(time.time_ns(), runtime.name, os.getpid())
             size = _size(options, streams)
             with self._prepared(container, root, options, identity, home, state, size) as bundle:
@@ -153,8 +156,8 @@ class Runs:
         if not state.bundle:  # others need them until the bundle is unmounted
             stubs.clear(root, missing)
 
-    def _choose(self, options: Options) -> tuple[Runtime, Identity | None]:
-        from .choosing import BUBBLEWRAP, choose
+    def _choose(self, options: Options, *, several_groups: bool) -> tuple[Runtime, Identity | None]:
+        from .choosing import BUBBLEWRAP, RUNC, choose
         from .identity import find_identity, obstacle
 
         identity = find_identity()
@@ -167,6 +170,8 @@ class Runs:
             other = (options.user or "0") not in ("0", "root", "0:0", "root:root")
             if name == BUBBLEWRAP and identity is None and other:
                 return "it can't start a process as another user than root"
+            if name == RUNC and identity is not None and several_groups:
+                return "it gives an ordinary user's processes one group only"
             if name == BUBBLEWRAP and options.terminal:
                 # It would share process group and signals with its process.
                 return "it gives no process a terminal of its own"
