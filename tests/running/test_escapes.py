@@ -192,23 +192,33 @@ def test_what_is_no_file_isnt_read(box: Container, runtime: str, kind: str) -> N
         "device": (stat.S_IFCHR, os.makedev(1, 5)),  # endless zeros
         "directory": (stat.S_IFDIR, 0),
     }[kind]
-    names = ["etc/passwd", "etc/group", "etc/hosts", "etc/resolv.conf"]
-    with box.tree(writable=True) as tree:
-        for name in names:
+
+    def put(name: str, permissions: int = 0o666) -> None:
+        with box.tree(writable=True) as tree:
             if tree.exists(name):
                 tree.unlink(name)
             if kind == "directory":
                 tree.mkdir(name)
             else:
-                tree.mknod(name, mode | 0o666, rdev)
-        tree.mknod("bin/odd", (mode | 0o777) if kind != "directory" else 0o10777, rdev)
+                tree.mknod(name, mode | permissions, rdev)
+
+    for name in ("etc/hosts", "etc/resolv.conf", "bin/odd"):
+        put(name, 0o777)
     before = letters(box)
-    assert sh(box, "echo fine", user="0:0", runtime=runtime) == "fine\n"
-    with pytest.raises(StoreError, match="no user 'www'"):
-        box.run(["true"], user="www", runtime=runtime)
+    assert sh(box, "echo fine", runtime=runtime) == "fine\n"
     with pytest.raises(CommandError):
         box.run(["odd"], runtime=runtime)
     assert letters(box) == before
+    for name in ("etc/group", "etc/passwd"):
+        put(name)  # runc would open it
+        with pytest.raises(StoreError, match=f"/{name} in the container is no file"):
+            box.run(["true"], user="0:0", runtime=runtime)
+
+
+def test_a_user_database_that_is_a_link_to_a_terminal_isnt_waited_for(box: Container) -> None:
+    _link(box, "etc/group", "../dev/stdin")
+    with pytest.raises(StoreError, match="/etc/group in the container is no file"):
+        box.run(["true"])
 
 
 def test_a_huge_user_database_isnt_read_to_its_end(box: Container) -> None:

@@ -59,6 +59,7 @@ def make_process(
         CommandError: the command isn't there or can't be executed.
     """
     arguments = _arguments(config, options)
+    _require_files(root)
     user = make_user(root, config, options)
     environment = _environment(config, options, hostname, user)
     directory = options.directory or _text(config.get("WorkingDir")) or "/"
@@ -89,6 +90,18 @@ def make_user(root: Rootfs, config: Mapping[str, object], options: Options) -> U
         StoreError: no such user.
     """
     return find_user(root, _text(config.get("User")) if options.user is None else options.user)
+
+
+def _require_files(root: Rootfs) -> None:
+    """Refuse user databases that runc, which opens them, can't read, or would wait for without
+    end."""
+    for name in ("etc/passwd", "etc/group"):
+        try:
+            where, mode = root.resolve(name)
+        except OSError:
+            continue
+        if where.startswith("dev/") or (mode is not None and not stat.S_ISREG(mode)):
+            raise StoreError(f"/{name} in the container is no file; make it one, or remove it")
 
 
 def resolved(root: Rootfs, path: str) -> tuple[str, int | None]:
