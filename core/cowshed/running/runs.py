@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .rootfs import Rootfs
     from .runtimes import Bundle, Runtime
     from .supervising import Ended, Signals, Streams
+    from .users import User
 
 #: Seconds that ``exec`` waits for a container that is just being started, and a pause.
 _STARTING, _PAUSE = 10.0, 0.01
@@ -79,8 +80,7 @@ class Runs:
         with Rootfs(os.path.realpath(path)) as root:
             home = self.registry.home(container.id)
             config = container.image_config()
-            groups = make_user(root, config, options).groups
-            runtime, identity = self._choose(options, several_groups=bool(groups))
+            runtime, identity = self._choose(options, make_user(root, config, options))
             state = State(time.time_ns(), runtime.name, os.getpid())
             size = _size(options, streams)
             with self._prepared(container, root, options, identity, home, state, size) as bundle:
@@ -156,7 +156,7 @@ class Runs:
         if not state.bundle:  # others need them until the bundle is unmounted
             stubs.clear(root, missing)
 
-    def _choose(self, options: Options, *, several_groups: bool) -> tuple[Runtime, Identity | None]:
+    def _choose(self, options: Options, user: User) -> tuple[Runtime, Identity | None]:
         from .choosing import BUBBLEWRAP, RUNC, choose
         from .identity import find_identity, obstacle
 
@@ -167,10 +167,9 @@ class Runs:
         asked = options.runtime or self._shed.config["run"].get("runtime")
 
         def unsuited(name: str) -> str | None:
-            other = (options.user or "0") not in ("0", "root", "0:0", "root:root")
-            if name == BUBBLEWRAP and identity is None and other:
+            if name == BUBBLEWRAP and (user.uid, user.gid) != (0, 0):
                 return "it can't start a process as another user than root"
-            if name == RUNC and identity is not None and several_groups:
+            if name == RUNC and identity is not None and user.groups:
                 return "it gives an ordinary user's processes one group only"
             if name == BUBBLEWRAP and options.terminal:
                 # It would share process group and signals with its process.
