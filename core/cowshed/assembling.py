@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .archive import Limits, decompressor
+from .archive import Limits, ZstdFrames, decompressor
 from .archive.chunked import Contents, Fetch, FileContent, Piece, Table, table_of
 from .arrivals import Arrivals, Range, coalesced
 from .errors import ArchiveError, CowshedError, SourceError
@@ -70,6 +70,7 @@ class Assembly:
         #: What follows a content, by where that begins in the blob, if it isn't fetched for that.
         self._tails: dict[int, bytes] = {}
         self._arrivals: Arrivals | None = None
+        self._frames = ZstdFrames() if table.packed == "zstd" else None
         self._claim: Claim | None = None
         self._lock = threading.Lock()
         self._stopped = False
@@ -254,10 +255,12 @@ class Assembly:
                 yield data
 
     def _unpacking(self, start: int, end: int) -> BinaryIO:
+        return decompressor(self._packed(start, end), self._table.packed, limits=self._limits)
+
+    def _packed(self, start: int, end: int) -> BinaryIO:
         arrivals = self._arrivals
         assert arrivals is not None
-        packed = arrivals.open(start, end) if arrivals.has(start, end) else self._late(start, end)
-        return decompressor(packed, self._table.packed, limits=self._limits)
+        return arrivals.open(start, end) if arrivals.has(start, end) else self._late(start, end)
 
     def _late(self, start: int, end: int) -> BinaryIO:
         """Fetch what was thought to be here."""
@@ -291,6 +294,10 @@ class Assembly:
             if taken is not None:
                 yield from taken
                 return
+        data = self._at_once(piece)
+        if data is not None:
+            yield data
+            return
         hasher = hashlib.sha256()
         left = piece.size
         with self._unpacking(piece.start, piece.end) as plain:
@@ -304,6 +311,14 @@ class Assembly:
                 if not piece.tail:
                     raise _lie(f"is wrong about the length of the content at {piece.start:,}")
                 yield data
+
+    def _at_once(self, piece: Piece) -> bytes | None:
+        """Return a short content that is one frame; None: it has to be looked at more closely."""
+        if self._frames is None or max(piece.size, piece.end - piece.start) > _WHOLE:
+            return None
+        packed = self._packed(piece.start, piece.end).read()
+        data = self._frames.unpack(packed, piece.size)
+        return data if data and hashlib.sha256(data).digest() == piece.digest else None
 
     def _taken(self, held: Held, digest: bytes, open_held: OpenHeld) -> Iterator[bytes] | None:
         """Give out a content that the shed holds; None: it isn't what it was thought to be."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from cowshed.archive import Limits, decompressor
+from cowshed.archive import Limits, ZstdFrames, decompressor
 from cowshed.archive.chunked import Table, table_of, write_chunked
 from cowshed.archive.chunked.tar_split import read_tar_split
 from cowshed.arrivals import Arrivals, coalesced
@@ -164,6 +164,41 @@ def test_a_damaged_tar_is_an_error() -> None:
     for data in (b"x" * 5000, tar(file("a", NOISE[:5000]))[:3000]):
         with pytest.raises(ArchiveError):
             written(data)
+
+
+# -- short frames --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("promise", [True, False])
+def test_a_short_frame_is_unpacked_at_once(promise: bool) -> None:
+    packed = zstandard.ZstdCompressor(write_content_size=promise).compress(b"text" * 1000)
+    assert ZstdFrames().unpack(packed, 4000) == b"text" * 1000
+
+
+FRAME = zstandard.compress(b"text" * 1000)
+#: A frame's header (RFC 8878, 3.1.1.1) that promises 2⁵⁰ bytes.
+BOAST = b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little") + FRAME[6:]
+
+
+@pytest.mark.parametrize(
+    ("packed", "size"),
+    [
+        (FRAME, 3999),
+        (FRAME, 4001),
+        (FRAME[:-3], 4000),
+        (FRAME + FRAME, 4000),
+        (FRAME + b"more", 4000),
+        (b"\x50\x2a\x4d\x18\x02\0\0\0ab" + FRAME, 4000),
+        (BOAST, 4000),
+        (b"", 4000),
+        (b"nothing of the kind", 4000),
+        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(5000)), 4000),
+    ],
+)
+def test_what_is_not_one_frame_of_that_size_is_left_to_a_closer_look(
+    packed: bytes, size: int
+) -> None:
+    assert ZstdFrames().unpack(packed, size) is None
 
 
 # -- tar-split data ------------------------------------------------------------------------------

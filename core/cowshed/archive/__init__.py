@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .apply import LayerStats, apply_layer, clean
-from .compression import HashingReader, compressor, decompressor
+from .compression import HashingReader, ZstdFrames, compressor, decompressor
 from .limits import Limits
 from .recipe import (
     RecipeItem,
@@ -20,6 +20,7 @@ __all__ = [
     "Limits",
     "RecipeItem",
     "StoredContent",
+    "ZstdFrames",
     "apply_layer",
     "clean",
     "compressor",

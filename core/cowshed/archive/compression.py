@@ -208,6 +208,30 @@ class _Zstd(_Decompressing):
         return data
 
 
+class ZstdFrames:
+    """Unpacks short frames, each at once: for a few KB a stream takes longer than their content."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._error = zstandard.ZstdError
+        self._promised = zstandard.frame_content_size
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+
+    def unpack(self, packed: bytes, size: int) -> bytes | None:
+        """Return the ``size`` bytes in a frame; None: it isn't one whole frame with so many."""
+        try:
+            # Memory is taken for what the frame promises, whatever the limit.
+            if self._promised(packed) not in (size, -1):
+                return None
+            data = self._decompressor.decompress(
+                packed, max_output_size=size, allow_extra_data=False
+            )
+        except self._error:
+            return None
+        return data if len(data) == size else None
+
+
 def decompressor(
     raw: BinaryIO, compression: Compression | None = None, *, limits: Limits = DEFAULT_LIMITS
 ) -> BinaryIO:
