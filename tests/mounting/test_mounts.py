@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import multiprocessing
 import os
 import signal
@@ -92,6 +93,43 @@ def test_a_busy_mount_isnt_taken_away(layered: Stable) -> None:
         file.write(b"still here")
     layered.assert_exact(container, path)
     container.unmount()
+
+
+def _answers_of_earlier_readers(place: Path) -> list[bytes]:
+    """Write to a file that is open and mapped to read; return what each sees then."""
+    with place.open("rb") as reader, mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        found = [os.pread(reader.fileno(), 7, 0), memory[:7]]
+        with place.open("r+b") as writer:
+            writer.write(b"written")
+        found += [os.pread(reader.fileno(), 7, 0), memory[:7], place.read_bytes()[:7]]
+        # It was copied already, and is one file for all who open it from now on.
+        with place.open("rb") as later, mmap.mmap(later.fileno(), 0, prot=mmap.PROT_READ) as new:
+            with place.open("r+b") as writer:
+                writer.write(b"WRITTEN")
+            found += [os.pread(reader.fileno(), 7, 0), memory[:7], new[:7], later.read(7)]
+    return found
+
+
+def test_who_has_an_images_file_open_sees_what_he_does_on_an_overlay(
+    layered: Stable, everything: Path, tmp_path: Path
+) -> None:
+    """The first write to it makes a copy: who mapped it before goes on with the image's."""
+    for name in ("upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={everything},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
+    command = ["mount", "-t", "overlay", "-o", options, "overlay", tmp_path / "merged"]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("the temporary directory lies on what can't be an overlay's")
+    try:
+        plainly = _answers_of_earlier_readers(tmp_path / "merged/usr/lib/big")
+    finally:
+        subprocess.run(["umount", tmp_path / "merged"], check=True)
+    container = layered.container()
+    with container.mounted() as path:
+        assert _answers_of_earlier_readers(path / "usr/lib/big") == plainly
+        layered.assert_exact(container, path)
+    assert plainly[2] == b"written" and plainly[3] == plainly[0] != plainly[2]
+    layered.assert_layer_whole(container)
 
 
 def test_nobody_writes_beside_a_mount(layered: Stable) -> None:
@@ -349,3 +387,22 @@ def test_a_shed_on_an_overlay_says_what_to_do_and_leaves_nothing(tmp_path: Path)
                 assert (path / "file").read_bytes() == b"content"
     finally:
         subprocess.run(["umount", merged], check=True)
+
+
+def test_a_machine_without_fuse_is_told_what_to_do(
+    make_stable: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_mounts()
+    stable = make_stable("chunk-dedup")
+    container = stable.container()
+    really = os.open
+
+    def opened(path: str, *arguments: int, **more: int | None) -> int:
+        if path == "/dev/fuse":
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return really(path, *arguments, **more)  # type: ignore[arg-type]  # as it was called
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(StoreError, match=r"^/dev/fuse can't be opened .*; load .*, or choose"):
+        container.mount()
+    assert not [one for one in stable.shed.mounts() if one.container == container.id]

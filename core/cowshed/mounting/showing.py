@@ -110,9 +110,9 @@ class Shown:
                 if value is None:
                     raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
                 return protocol.xattr_reply(size, value)
-            case Operation.LISTXATTR if self._has_xattrs:
+            case Operation.LISTXATTR:  # ENOSYS would be no empty list, but EOPNOTSUPP
                 (size,) = protocol.XATTR.unpack_from(data)
-                names = self._xattrs(node)
+                names = self._xattrs(node) if self._has_xattrs else ()
                 return protocol.xattr_reply(
                     size, b"".join(os.fsencode(name) + b"\0" for name in names)
                 )
