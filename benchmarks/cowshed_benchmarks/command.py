@@ -68,7 +68,8 @@ class _Group(click.Group):
     "peers",
     metavar="NAME",
     multiple=True,
-    help="Only these peers; none: no peers. By default those that are installed.",
+    help="Only these peers; none: no peers. By default those that are installed; with --quick "
+    "without those that are much like another.",
 )
 @click.option(
     "--image",

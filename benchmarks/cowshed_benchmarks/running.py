@@ -98,7 +98,7 @@ def candidates(asked: Asked, config: Config, place: Path) -> list[Candidate]:
     Raises:
         NotFoundError: there is no driver or peer of a name that was given.
     """
-    return [*drivers(config, place, asked.drivers), *peers(asked.peers), floor()]
+    return [*drivers(config, place, asked.drivers), *peers(asked.peers, quick=asked.quick), floor()]
 
 
 def run(asked: Asked, config: Config, listener: Listener) -> tuple[Run, bool]:
@@ -109,7 +109,7 @@ def run(asked: Asked, config: Config, listener: Listener) -> tuple[Run, bool]:
     """
     started, began = _now(), time.monotonic()
     with _directory(asked.directory) as directory:
-        asked_for = attrs.evolve(asked.wish, limit=asked.wish.limit // (4 if asked.quick else 1))
+        asked_for = attrs.evolve(asked.wish, limit=asked.wish.limit // (16 if asked.quick else 1))
         material = make_material(
             asked_for,
             directory / f"images-{asked_for.key}",

@@ -81,8 +81,11 @@ def _versions() -> Mapping[str, str]:
     }
 
 
-def peers(only: Sequence[str] | None, *, every: bool = False) -> list[Candidate]:
-    """Return peers: None: those that are installed, or ``every`` one; otherwise those named.
+def peers(
+    only: Sequence[str] | None, *, quick: bool = False, every: bool = False
+) -> list[Candidate]:
+    """Return peers: None: those that are installed (``quick``: and much like no other), or
+    ``every`` one; otherwise those named.
 
     Raises:
         NotFoundError: there is no peer of that name.
@@ -95,6 +98,8 @@ def peers(only: Sequence[str] | None, *, every: bool = False) -> list[Candidate]
     found: list[Candidate] = []
     for name, peer in PEERS.items():
         if only is not None and name not in only:
+            continue
+        if only is None and quick and peer.thorough:
             continue
         missing = peer.missing() or ""
         if missing and only is None and not every:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cowshed.cli.output import escaped, line
 from cowshed.cli.output import table as print_table
 
+from .judging.lines import given_back
 from .measuring import size
 from .results import Metric, Run, Sample, Workload
 
@@ -41,7 +42,7 @@ def show(run: Run) -> None:
             line(f"  {number:>2}  {escaped(reason)}")
         line()
     line("Medians for one operation; ± is half of the middle half of the samples, where there are")
-    line("three or more. On disk: what was allocated more than before.")
+    line("three or more. Back: how much of the space that had come is free again.")
 
 
 def _columns(run: Run, group: str) -> list[tuple[Workload, int | None]]:
@@ -102,7 +103,9 @@ def _cell(metric: Metric, samples: Sequence[Sample], notes: dict[str, int]) -> s
         if sample.outcome == "ok" and getattr(sample, metric) is not None
     ]
     if values:
-        return _median(metric, values)
+        back = given_back(samples)
+        told = "" if back is None else f", {back[1]:.0%} back"
+        return f"{_median(metric, values)}{told}"
     for sample in samples:
         if sample.outcome != "ok":
             number = notes.setdefault(f"{sample.reason}", len(notes) + 1)

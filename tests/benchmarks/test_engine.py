@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from cowshed_benchmarks import engine as engine_module
-from cowshed_benchmarks.actors.actor import Actor
+from cowshed_benchmarks.actors.actor import Actor, Program
 from cowshed_benchmarks.actors.floor import Floor
 from cowshed_benchmarks.actors.peers import PEERS
 from cowshed_benchmarks.engine import Block, Engine, Entrant, Limits
@@ -22,6 +22,7 @@ from cowshed_benchmarks.job import Job, Report, failed
 from cowshed_benchmarks.launching import launch
 from cowshed_benchmarks.results import OUT_OF_TIME, Sample, Subject
 from cowshed_benchmarks.running import Asked
+from cowshed_benchmarks.subjects import peers
 from cowshed_benchmarks.workloads import WORKLOADS
 
 #: What a job takes, and how it ends.
@@ -227,11 +228,15 @@ def test_syncs_are_counted_in_a_round_of_their_own(
     assert [job.marked for job in script.jobs if job.phase == "measure"].count(True) == 1
 
 
-def test_what_takes_long_is_not_done_again_for_its_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_syncs_takes_a_twentieth_of_the_time_and_begins_with_what_is_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(engine_module.shutil, "which", lambda name: f"/usr/bin/{name}")
-    script = Script({("a", "diff"): (5.0, OK), ("b", "diff"): (3.9, OK)})
-    samples = run(script, [("diff", None)], rounds=1, syncs="late")
-    assert {(one.subject, one.syncs) for one in samples} == {("a", None), ("b", 2)}
+    script = Script({("a", "diff"): (5.0, OK), ("b", "diff"): (2.0, OK), ("a", "read"): (4.0, OK)})
+    blocks: list[Block] = [("diff", None), ("read", None)]
+    samples = run(script, blocks, rounds=1, total=120, syncs="late")
+    counted = {(one.subject, one.workload) for one in samples if one.syncs is not None}
+    assert counted == {("b", "read"), ("b", "diff")}  # 1 s and 2 s of 6, the next takes 4
 
 
 def test_no_strace_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +254,18 @@ def test_a_quick_run_leaves_out_what_is_thorough_unless_it_is_named() -> None:
     assert "deep-import" not in quick
     assert Asked(quick=True, workloads=("deep-import",)).blocks() == [("deep-import", 16)]
     assert {name for name, _ in Asked().blocks()} == set(WORKLOADS)
+
+
+def test_a_quick_run_leaves_out_peers_that_are_much_like_another_unless_they_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Program, "missing", classmethod(lambda kind: None))
+    monkeypatch.setattr(Program, "version", classmethod(lambda kind: "1"))
+    names = [{one.subject.name for one in peers(None, quick=quick)} for quick in (True, False)]
+    assert names[1] == set(PEERS)
+    assert names[1] - names[0] == {name for name, peer in PEERS.items() if peer.thorough}
+    assert {"containers-storage", "podman", "containerd", "umoci", "borg"} <= names[0]
+    assert [one.subject.name for one in peers(["buildah-vfs"], quick=True)] == ["buildah-vfs"]
 
 
 def test_every_verb_of_a_workload_is_one_and_so_is_everything_that_somebody_cannot() -> None:

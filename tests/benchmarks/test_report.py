@@ -140,7 +140,8 @@ def test_every_sample_is_accounted_for(run: Run, parsed: _Page) -> None:
         shown = sum(int(found[f"data-{outcome}"]) for found in rows)
         assert shown == sum(one.outcome == outcome for one in run.samples)
         assert shown > 0
-    assert len(parsed.all("details")) == len(run.workloads)
+    tables = [found for found in parsed.all("details") if "missing" not in found.get("class", "")]
+    assert len(tables) == len(run.workloads)
 
 
 def test_every_median_stands_in_the_details(run: Run, text: str) -> None:
@@ -148,6 +149,18 @@ def test_every_median_stands_in_the_details(run: Run, text: str) -> None:
     for line in lines(run, MEASURES).values():
         if line.values:
             assert f">{quantity(line.key.measure, line.median)}<" in details
+
+
+def test_removals_say_how_much_had_come_and_how_much_of_it_the_disk_has_back(run: Run) -> None:
+    samples = [
+        attrs.evolve(one, extra={"brought": 4000.0 * one.operations}, disk=-3000 * one.operations)
+        if (one.workload, one.outcome) == ("remove-containers", "ok")
+        else one
+        for one in run.samples
+    ]
+    text = page(attrs.evolve(run, samples=tuple(samples)))
+    assert '<th scope="col" class="number">had come</th>' in text
+    assert re.search(r">4\.00 kB<.*?>75%<", text)
 
 
 def test_failures_are_shown_as_failures_with_their_reason_escaped(text: str) -> None:
@@ -365,6 +378,23 @@ def test_the_headline_table_has_a_row_for_each_subject_and_bold_where_it_is_best
     assert cells["`chunk-dedup`"][0].startswith("**1.")
     assert not any(cell.startswith("**") for cell in cells["floor"])
     assert cells["umoci"][columns.index("fork") - 1] == "–"
+
+
+def test_the_headline_takes_the_largest_size_that_most_drivers_managed(run: Run) -> None:
+    few = [one for one in run.samples if one.parameter != 500 or one.subject == "reflink"]
+    few = [one for one in few if one.workload != "fork" or one.subject == "overlayfs"]
+    text = markdown(attrs.evolve(run, samples=tuple(few)))
+    assert "first byte in 64 MB" in text
+    assert "first byte in 500 MB" in markdown(run)
+    assert "| fork |" in markdown(run)
+    assert "fork" not in text
+
+
+def test_the_headline_names_its_input_and_a_command_that_anybody_can_give(run: Run) -> None:
+    command = ("cowshed", "bench", "--quick", "--out", "/home/me/run.json", "--minutes", "5")
+    text = markdown(attrs.evolve(run, command=command))
+    assert text.endswith("`cowshed bench --quick --minutes 5`.\n")
+    assert "files of a scripted machine (55.0 MB in 4,100 entries)" in text
 
 
 def test_the_headline_chart_is_an_svg_for_light_and_dark_that_stands_alone(run: Run) -> None:

@@ -138,6 +138,8 @@ class Program(Actor):
     #: Durability in one sentence, as ``results.Subject`` has it.
     durable: ClassVar[str] = ""
     needs_root: ClassVar[str] = ""
+    #: Whether a quick run leaves it out unless it is named: it is much like another.
+    thorough: ClassVar[bool] = False
 
     @classmethod
     def missing(cls) -> str | None:

@@ -81,6 +81,22 @@ def value_of(sample: Sample, measure: Metric) -> float | None:
     return float(value) if measure in _WHOLE else value / max(sample.operations, 1)
 
 
+def given_back(samples: Iterable[Sample]) -> tuple[float, float] | None:
+    """Return what removals were given to remove, bytes for each operation, and which share of it
+    the disk has back; None: these aren't removals, or nothing had come."""
+    pairs = [
+        (one.extra["brought"], -one.disk, one.operations)
+        for one in samples
+        if one.outcome == "ok" and one.disk is not None and one.extra.get("brought", 0) > 0
+    ]
+    if not pairs:
+        return None
+    return (
+        statistics.median(brought / times for brought, _, times in pairs),
+        statistics.median(back / brought for brought, back, _ in pairs),
+    )
+
+
 def lines(run: Run, measures: Iterable[Metric] | None = None) -> dict[Key, Line]:
     """Return the lines of a run in the order of its workloads and subjects.
 

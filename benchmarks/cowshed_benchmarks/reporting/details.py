@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import attrs
 
-from ..judging.lines import MEASURES, Key, Line
+from ..judging.lines import MEASURES, Key, Line, given_back
 from ..quantities import TITLES, number, quantity
-from ..results import Metric, Run, Workload
+from ..results import Metric, Run, Sample, Workload
 
 
 @attrs.frozen
@@ -53,14 +53,16 @@ class Detail:
 
 def details(run: Run, lines: Mapping[Key, Line]) -> list[Detail]:
     """Return the tables of all workloads; ``lines`` are of all measures."""
-    counts: Counter[tuple[object, ...]] = Counter(
-        (one.workload, one.subject, one.parameter, one.outcome) for one in run.samples
-    )
-    return [_detail(workload, lines, counts) for workload in run.workloads]
+    samples: dict[tuple[str, str, int | None], list[Sample]] = defaultdict(list)
+    for one in run.samples:
+        samples[one.workload, one.subject, one.parameter].append(one)
+    return [_detail(workload, lines, samples) for workload in run.workloads]
 
 
 def _detail(
-    workload: Workload, lines: Mapping[Key, Line], counts: Mapping[tuple[object, ...], int]
+    workload: Workload,
+    lines: Mapping[Key, Line],
+    samples: Mapping[tuple[str, str, int | None], Sequence[Sample]],
 ) -> Detail:
     own = [key for key in lines if key.workload == workload.name]
     measures: list[Metric] = [
@@ -69,25 +71,34 @@ def _detail(
         if any(key.measure == measure and lines[key].values for key in own)
     ]
     places = list(dict.fromkeys((key.subject, key.parameter) for key in own))
+    removal = any(given_back(samples[workload.name, *place]) for place in places)
     rows: list[DetailRow] = []
     for subject, size in places:
         of = [lines[Key(subject, workload.name, size, measure)] for measure in measures]
         first = lines[Key(subject, workload.name, size, "wall")]
-        outcome = (workload.name, subject, size)
+        done = samples[workload.name, subject, size]
+        counts = Counter(one.outcome for one in done)
         rows.append(
             DetailRow(
                 subject,
                 "" if size is None else number(size),
-                counts.get((*outcome, "ok"), 0),
-                counts.get((*outcome, "failed"), 0),
-                counts.get((*outcome, "skipped"), 0),
-                tuple(_cell(line) for line in of),
+                counts["ok"],
+                counts["failed"],
+                counts["skipped"],
+                (*map(_cell, of), *(_back(done) if removal else ())),
                 tuple(_reasons(first)),
             )
         )
-    return Detail(
-        workload, tuple(TITLES[one] for one in measures), tuple(rows), _conditions(workload)
-    )
+    headings = [TITLES[one] for one in measures] + (["had come", "back"] if removal else [])
+    return Detail(workload, tuple(headings), tuple(rows), _conditions(workload))
+
+
+def _back(samples: Sequence[Sample]) -> tuple[Cell, Cell]:
+    """Return what there was to remove, and how much of it the disk has back."""
+    found = given_back(samples)
+    if found is None:
+        return Cell("–"), Cell("–")
+    return Cell(quantity("disk", found[0])), Cell(f"{found[1]:.0%}")
 
 
 def _cell(line: Line) -> Cell:

@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from ..judging.lines import MEASURES, Key, Line, lines
-from ..quantities import quantity, several
+from ..quantities import number, quantity, size
 from ..results import Metric, Run, Subject
 from .charts import short
 from .drawing import colour, drawing, svg
 from .palette import Style, styles, variables
 
-#: (workload, measure, heading); where a workload was run at several sizes, the largest that at
-#: least two drivers managed.
+#: (workload, measure, heading); where a workload was run at several sizes, the largest of those
+#: that most drivers managed. What fewer than half of the drivers managed is left out.
 _HEADLINE: tuple[tuple[str, Metric, str], ...] = (
     ("import-first", "wall", "first import"),
     ("import-second", "wall", "second version"),
@@ -82,14 +82,15 @@ def _panel(
     ]
     if not sizes:
         return None
-    shared = [size for size in sizes if sizes.count(size) > 1]
-    size = max(shared or sizes)
-    rows = {key.subject: line for key, line in own.items() if (key.parameter or 0) == size}
+    common = max(sizes, key=lambda one: (sizes.count(one), one))
+    if 2 * sizes.count(common) < len(drivers):
+        return None
+    rows = {key.subject: line for key, line in own.items() if (key.parameter or 0) == common}
     # What N versions take is one figure; everything else is what one operation takes.
-    many = size if "{}" in heading and measure == "disk" else 1
+    many = common if "{}" in heading and measure == "disk" else 1
     return Panel(
         workload,
-        heading.format(size),
+        heading.format(common),
         measure,
         {name: line.median * many for name, line in rows.items() if line.values},
         {name: line.problem for name, line in rows.items() if line.problem},
@@ -125,11 +126,30 @@ def markdown(run: Run) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     machine = run.machine
     rounds = 1 + max(one.round for one in run.samples)
+    how = f"Medians of up to {rounds} interleaved rounds" if rounds > 1 else "One round"
     return (
-        f"{table}\n\nMedians of up to {several(rounds, 'interleaved rounds')} on "
-        f"{_escaped(machine.cpu)}, {machine.cores} cores, {_escaped(machine.file_system)}, "
-        f"Linux {_escaped(machine.kernel)}, {run.started[:10]}: `{shlex.join(run.command)}`.\n"
+        f"{table}\n\n{how}, {_input(run)}, on {_escaped(machine.cpu)}, {machine.cores} cores, "
+        f"{_escaped(machine.file_system)}, Linux {_escaped(machine.kernel)}, "
+        f"{run.started[:10]}: `{_command(run)}`.\n"
     )
+
+
+def _input(run: Run) -> str:
+    """Say what was worked on."""
+    image = run.input.images[0] if run.input.images else None
+    what = _escaped(run.input.title)
+    if image is None:
+        return what
+    return f"{what} ({size(image.unpacked)} in {number(image.entries)} entries)"
+
+
+def _command(run: Run) -> str:
+    """Return the command but for where its results went."""
+    words = list(run.command)
+    while "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
+    return shlex.join(word for word in words if not word.startswith("--out="))
 
 
 def _cell(panel: Panel, subject: Subject, best: float) -> str:

@@ -45,6 +45,7 @@ def page(run: Run) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(number=number, size=size, factor=factor)
+    environment.tests["bad"] = _bad
     outcomes = [one.outcome for one in run.samples]
     return environment.get_template("report.html.jinja").render(
         run=run,
@@ -81,6 +82,11 @@ _SHAPES = {
 
 def _shape(style: Style) -> str:
     return _SHAPES[style.shape]
+
+
+def _bad(value: str) -> bool:
+    """Say whether a remark tells of a failure."""
+    return value.startswith("failed") or ": failed" in value
 
 
 #: Of what a peer can't do for one and the same reason, so many are named.
@@ -151,11 +157,11 @@ def _grown(
 
 
 def _remarks(workload: Workload, found: Mapping[tuple[str, str], Sequence[int]]) -> tuple[str, ...]:
-    """Return (subject, what) with the sizes at which that is so, a line each."""
-    return tuple(
-        f"{name}, {_and(counts, workload.parameter)}: {what}"
-        for (name, what), counts in found.items()
-    )
+    """Tell what is so of which subjects at which sizes, a line for each thing."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for (name, what), counts in found.items():
+        told.setdefault((what, _and(counts, workload.parameter)), []).append(name)
+    return tuple(f"{', '.join(names)} at {sizes}: {what}" for (what, sizes), names in told.items())
 
 
 def _slopes(curves: Sequence[Curve]) -> str:

@@ -47,6 +47,7 @@ class Restic(Archiver):
     """Takes a directory with an image's files."""
 
     name = "restic"
+    thorough: ClassVar[bool] = True
     programs: ClassVar[Mapping[str, str]] = {"restic": "restic"}
     version_command: ClassVar[Sequence[str]] = ("restic", "version")
     durable: ClassVar[str] = "yes"

@@ -137,4 +137,5 @@ class ContainerdNative(Containerd):
     """The snapshotter that copies."""
 
     name = "containerd-native"
+    thorough: ClassVar[bool] = True
     snapshotter: ClassVar[str] = "native"

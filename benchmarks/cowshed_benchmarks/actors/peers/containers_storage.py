@@ -110,6 +110,7 @@ class Skopeo(Storage):
 
 class SkopeoVfs(Skopeo):
     name = "containers-storage-vfs"
+    thorough: ClassVar[bool] = True
     driver: ClassVar[str] = "vfs"
 
 
@@ -160,6 +161,7 @@ class Podman(Storage):
 
 class Buildah(Storage):
     name = "buildah"
+    thorough: ClassVar[bool] = True
     programs: ClassVar[Mapping[str, str]] = {"buildah": "buildah"}
     version_command: ClassVar[Sequence[str]] = ("buildah", "--version")
     cannot: ClassVar[Mapping[str, str]] = {
