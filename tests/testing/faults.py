@@ -385,13 +385,13 @@ class CachesTrees(MemoryDriver):
 
 
 class LosesDeepLayers(MemoryDriver):
-    """What lies more than two hundred layers down is gone."""
+    """What lies more than a hundred layers down is gone."""
 
     def publish(self, layer: str, parent: str | None, volume: Volume) -> None:
         depth, below = 0, parent
         while below is not None:
             depth, below = depth + 1, self._store.items[below].parent
-        if depth > 200:
+        if depth > 100:
             volume.nodes.pop("bottom", None)
         super().publish(layer, parent, volume)
 

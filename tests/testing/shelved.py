@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from cowshed.driver import Item, Stage, Usage
-from cowshed.entry import Change
+from cowshed.driver import Driver, Item, Stage, Usage
+from cowshed.entry import Change, Entry
 from cowshed.errors import BusyError
-from cowshed.testing import MemoryDriver
+from cowshed.testing import DriverConformance, MemoryDriver
 from cowshed.testing.memory import MemoryStage, _Store
 from cowshed.testing.memory_tree import MemoryTree, Volume, _numbers
 from cowshed.tree import Tree
@@ -291,6 +291,16 @@ class LeaksOnFailure(Shelved):
         pass
 
 
+class KeepsTheSpace(Shelved):
+    """What is removed is invisible, and on the disk for ever."""
+
+    def remove(self, id: str) -> None:
+        with self.turn():
+            removed = self._store.volumes.get(id, Volume())
+            super().remove(id)
+            self._store.bases[f"removed {id}"] = removed
+
+
 class LocksByAFile(Shelved):
     """Who is killed leaves its lock, and nobody may do anything any more."""
 
@@ -304,6 +314,29 @@ class LocksByAFile(Shelved):
             yield
         finally:
             os.unlink(self.root / "lock")
+
+
+class _Spilling(MemoryStage):
+    def __init__(self, driver: LeavesStages, parent: str | None, base: Volume) -> None:
+        super().__init__(driver, parent, base)
+        self._spilled = driver.root / f"stage.{os.getpid()}.{time.monotonic_ns()}"
+
+    def add(self, entry: Entry, content: BinaryIO | None = None) -> None:
+        super().add(entry, content)
+        with self._spilled.open("ab") as file:
+            file.write(bytes(entry.size))
+
+    def discard(self) -> None:
+        super().discard()
+        self._spilled.unlink(missing_ok=True)
+
+
+class LeavesStages(Shelved):
+    """What is being staged is on the disk, and nobody sweeps it when its process is dead."""
+
+    def stage(self, parent: str | None) -> Stage:
+        with self.turn():
+            return _Spilling(self, parent, self._base(parent))
 
 
 class RenamesBeforeSyncing(Shelved):
@@ -333,3 +366,16 @@ class SyncsWhenClosed(Shelved):
 
     def close(self) -> None:
         self._unsynced()
+
+
+# -- and the kit on those that several processes use: at the top of a module, for them to find ----
+
+
+class Sound(DriverConformance):
+    def open_driver(self, root: Path) -> Driver:
+        return Shelved(root)
+
+
+class Leaving(DriverConformance):
+    def open_driver(self, root: Path) -> Driver:
+        return LeavesStages(root)

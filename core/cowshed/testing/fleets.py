@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from ..driver import Capability, Held
+from .declared import FACTOR, calls_of
 from .kit import Kit, Store, key
 from .oracle import assert_same, directory, file
 
@@ -21,19 +22,26 @@ class FleetConformance(Kit):
     #: A file on ext4 has 65,000 links at most. A driver may have a bound of its own.
     more_than_links: ClassVar[int] = 65_100
 
+    #: Containers of a driver that declares INSTANT_PREPARE.
+    fleet: ClassVar[int] = 10_000
+
     def test_ten_thousand_containers_cost_what_one_costs(self, store: Store) -> None:
         instant = self.can(Capability.INSTANT_PREPARE)
-        count = 10_000 if instant or self.thorough else 100
+        count = self.fleet if instant or self.thorough else 100
         base = store.layer("base", *(file(f"f{number}", str(number)) for number in range(20)))
         store.driver.prepare_many([key("warm")], base)
         before = store.driver.disk_usage()
         store.driver.prepare_many([key("first")], base)
         one = store.driver.disk_usage() - before
+        alone = self._calls(store, base)
         many = [key(f"many{number}") for number in range(count)]
         store.driver.prepare_many(many, base)
         each = (store.driver.disk_usage() - before) / (count + 1)
         if instant and self.on_disk:
             assert each <= max(one, 4096) * 1.5, "ten thousand containers cost what one costs"
+        if instant:
+            among = self._calls(store, base)
+            assert among <= FACTOR * alone, "one more or less costs the same among ten thousand"
         made = [key("warm"), key("first"), *many]
         expected = {base: (Held.LAYER, None), **dict.fromkeys(made, (Held.CONTAINER, base))}
         assert store.held() == expected, "items() is exactly what was made"
@@ -48,6 +56,15 @@ class FleetConformance(Kit):
             assert len(left) < 30, "a fleet leaves nothing behind that adds up"
             left.append(self._left_by(store, base, len(left), count // 10))
         store.assert_layers("no number of containers reaches a layer")
+
+    def _calls(self, store: Store, base: str) -> int:
+        """Return how many functions it takes to prepare one container and remove it."""
+
+        def come_and_go() -> None:
+            store.driver.prepare(key("another"), base)
+            store.driver.remove(key("another"))
+
+        return calls_of(come_and_go)
 
     def _left_by(self, store: Store, base: str, turn: int, count: int) -> int:
         """Create and remove a fleet; return the bytes on disk."""
