@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import struct
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -164,6 +165,18 @@ def test_a_damaged_tar_is_an_error() -> None:
     for data in (b"x" * 5000, tar(file("a", NOISE[:5000]))[:3000]):
         with pytest.raises(ArchiveError):
             written(data)
+
+
+def test_both_footers_say_where_the_table_is() -> None:
+    """containers/storage's, of eight numbers, and behind it the stargz snapshotter's, of five."""
+    blob, notes = written(tar(file("a", b"text" * 1000)))
+    place = [int(text) for text in notes[f"{ZSTD}manifest-position"].split(":")]
+    split = [int(text) for text in notes[f"{ZSTD}tarsplit-position"].split(":")]
+    long, short = blob[-120:-48], blob[-48:]
+    assert long[:8] == b"\x50\x2a\x4d\x18" + (64).to_bytes(4, "little")
+    assert struct.unpack("<7Q8s", long[8:]) == (*place, *split, b"GNUlInUx")
+    assert short[:8] == b"\x50\x2a\x4d\x18" + (40).to_bytes(4, "little")
+    assert struct.unpack("<4Q8s", short[8:]) == (*place, b"GnUlInUx")
 
 
 # -- short frames --------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Writer: a layer's tar as a zstd:chunked blob, which others and the next pull read in part.
 
 As containers/storage writes it: frames of tar headers, frames of contents, one for each chunk, and
-then skippable frames with the table, the tar-split data and a footer that says where they are. All
-of it is a zstd stream that unpacks to the tar.
+then skippable frames with the table, the tar-split data and a footer that says where they are; at
+last the shorter footer that the stargz snapshotter's own parser looks for. All of it is a zstd
+stream that unpacks to the tar.
 
 Files above ``WHOLE`` are cut by content (FastCDC), so that a changed file costs its changed chunks.
 A layer with members that a table can't describe to everybody (see ``describing``) becomes a zstd
@@ -38,6 +39,9 @@ _SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A50
 _FOOTER = struct.Struct("<7Q8s")
 _FOOTER_MAGIC = b"GNUlInUx"
+#: The stargz snapshotter's: the table alone, and behind it nothing.
+_SHORT_FOOTER = struct.Struct("<4Q8s")
+_SHORT_FOOTER_MAGIC = b"GnUlInUx"
 _KIND = 1
 #: Frames that are compressed ahead, for each thread.
 _AHEAD = 8
@@ -262,6 +266,9 @@ class _Writing:
                 _FOOTER_MAGIC,
             )
         )  # fmt: skip
+        self._frames.skippable(
+            _SHORT_FOOTER.pack(place, len(table), plain, _KIND, _SHORT_FOOTER_MAGIC)
+        )
         checksum = f"sha256:{hashlib.sha256(table).hexdigest()}"
         position = f"{place}:{len(table)}:{plain}:{_KIND}"
         return {
