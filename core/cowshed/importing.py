@@ -142,10 +142,11 @@ class Importer:
             missing = [name for name in names if transaction.image_named(name) != here.id]
         if missing:
             with shed.catalog.write() as transaction:
-                if transaction.image(here.id) is None:  # removed meanwhile
-                    return self.run(source, names)
-                for name in missing:
+                there = transaction.image(here.id) is not None
+                for name in missing if there else ():
                     transaction.name_image(name, here.id)
+            if not there:  # removed meanwhile
+                return self.run(source, names)
             shed.plugins.notify("image_added", shed=shed, image=here.id, names=tuple(names))
         for index, layer in enumerate(source.layers):
             self._tell("exists", layer, index, len(source.layers))

@@ -34,7 +34,9 @@ from cowshed.errors import (
     UsageError,
     VetoError,
 )
-from cowshed.importing import LayerEvent
+from cowshed.importing import Importer, LayerEvent
+from cowshed.oci import ImageConfig
+from cowshed.records import ImageRecord
 
 Files = Mapping[str, bytes | None]
 
@@ -256,6 +258,24 @@ def test_kept_blobs_are_the_source_s_own(tmp_path: Path, layout: Layout) -> None
 
 
 # -- names -------------------------------------------------------------------------------------
+
+
+def test_an_image_removed_just_when_it_is_to_be_named_is_imported(
+    shed: Shed, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring(shed, layout, "v1")
+    look = Importer._here
+
+    def look_and_lose(self: Importer, config: ImageConfig) -> ImageRecord | None:
+        monkeypatch.setattr(Importer, "_here", look)
+        found = look(self, config)
+        shed.remove_image("app:v1")
+        return found
+
+    monkeypatch.setattr(Importer, "_here", look_and_lose)
+    shed.import_image(f"oci:{layout.path}:v1", "again")
+    assert [image.names for image in shed.images()] == [("again:latest",)]
+    assert_consistent(shed)
 
 
 def test_a_name_moves_to_the_newer_image(shed: Shed, layout: Layout) -> None:

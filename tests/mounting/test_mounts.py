@@ -17,6 +17,7 @@ import pytest
 from cowshed import Shed
 from cowshed.config import load_config
 from cowshed.errors import BusyError, ConfigError, InUseError, StoreError
+from cowshed.native.removal import remove_directory
 
 from .conftest import Make, Stable, require_mounts, unmount_all
 from .pictures import differences, of_directory, of_tree
@@ -212,6 +213,29 @@ def test_a_killed_server_takes_nothing_along(make_stable: Make) -> None:
         one for one in stable.shed.check() if one.where == "configuration"
     ]
     stable.assert_layer_whole(container)
+
+
+@pytest.mark.parametrize("driver", ["naive-copy", "reflink"])
+def test_what_somebody_mounted_in_a_container_is_left_alone(
+    make_stable: Make, driver: str, tmp_path: Path
+) -> None:
+    require_mounts()
+    container = make_stable(driver).container()
+    (tmp_path / "kept").write_text("the host's")
+    path = container.mount()
+    inside = path / "empty"
+    subprocess.run(["mount", "--bind", tmp_path, inside], check=True)
+    try:
+        container.unmount()
+        for force in (False, True):
+            with pytest.raises(InUseError, match=r"something is mounted in container .*/empty"):
+                container.remove(force=force)
+        with pytest.raises(OSError, match="something is mounted there"):
+            remove_directory(str(path.parent), path.name)
+    finally:
+        subprocess.run(["umount", inside], check=True)
+    assert (tmp_path / "kept").read_text() == "the host's"
+    container.remove()
 
 
 def test_the_server_ends_when_nothing_is_mounted(make_stable: Make) -> None:

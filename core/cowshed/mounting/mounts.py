@@ -341,11 +341,14 @@ class Mounts:
             )
 
     def require_unmounted(self, containers: Iterable[ContainerRecord], *, force: bool) -> None:
-        """Refuse to remove what is mounted, or unmount it by force.
+        """Refuse to remove what is mounted, or unmount it by force. What somebody mounted in a
+        container's own directory is theirs, whatever the force.
 
         Raises:
             InUseError: names the mount.
         """
+        containers = list(containers)
+        self._require_nothing_inside(containers)
         if not self.registry.any():
             return
         for container in containers:
@@ -364,6 +367,21 @@ class Mounts:
                     self._forget(record)
                 else:
                     self.registry.forget(container.id)
+
+    def _require_nothing_inside(self, containers: Iterable[ContainerRecord]) -> None:
+        drivers = os.path.join(os.path.realpath(self._shed.home.drivers), "")
+        inside = [one.path for one in kernel.points() if one.path.startswith(drivers)]
+        if not inside:
+            return
+        ours = {
+            record.path for record in map(self.registry.read, self.registry.containers()) if record
+        }
+        for container in containers:
+            for path in inside:
+                if container.id in path.split("/") and path not in ours:
+                    raise InUseError(
+                        f"something is mounted in container {container.name}: 'umount {path}' first"
+                    )
 
     def sweep(self) -> None:
         """Clear away what crashed processes and servers left."""

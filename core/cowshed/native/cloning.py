@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as stat_module
 from collections.abc import Callable
@@ -54,11 +55,12 @@ def copy_attributes(source: int, target: int) -> None:
     if (status.st_uid, status.st_gid) != (now.st_uid, now.st_gid):
         os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat_module.S_IMODE(status.st_mode))
-    _copy_xattrs(source, target)
+    copy_xattrs(source, target)
     os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
-def _copy_xattrs(source: int | str, target: int | str) -> None:
+def copy_xattrs(source: int | str, target: int | str) -> None:
+    """Copy extended attributes between open descriptors or, without following links, paths."""
     # False only for paths: of a descriptor there is nothing to follow.
     follow = isinstance(source, int)
     try:
@@ -67,7 +69,12 @@ def _copy_xattrs(source: int | str, target: int | str) -> None:
         return  # a file system without them has none to copy
     for name in names:
         if name != "security.selinux":
-            value = os.getxattr(source, name, follow_symlinks=follow)
+            try:
+                value = os.getxattr(source, name, follow_symlinks=follow)
+            except OSError as error:
+                if error.errno == errno.ENODATA:  # a process took it away
+                    continue
+                raise
             os.setxattr(target, name, value, follow_symlinks=follow)
 
 
@@ -93,7 +100,7 @@ def copy_object(
         os.chown(new_name, status.st_uid, status.st_gid, dir_fd=to_fd, follow_symlinks=False)
     if not stat_module.S_ISLNK(status.st_mode):
         os.chmod(new_name, stat_module.S_IMODE(status.st_mode), dir_fd=to_fd)
-    _copy_xattrs(procfs(from_fd, name), procfs(to_fd, new_name))
+    copy_xattrs(procfs(from_fd, name), procfs(to_fd, new_name))
     times = (status.st_mtime_ns, status.st_mtime_ns)
     os.utime(new_name, ns=times, dir_fd=to_fd, follow_symlinks=False)
 

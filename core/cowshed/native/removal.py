@@ -7,7 +7,7 @@ import os
 import stat as stat_module
 from contextlib import suppress
 
-from .syscalls import OPEN_DIRECTORY
+from .syscalls import NO_MOUNTS, OPEN_DIRECTORY, openat2
 
 #: Deeper directories are moved to the top first: a descriptor a level must not run out.
 _DEEPEST = 64
@@ -16,7 +16,11 @@ _DEEPEST = 64
 def remove_directory(parent: str, name: str) -> int:
     """Remove directory ``name`` in ``parent``; return the bytes (allocated) that came free.
 
-    What is gone already, as another process sweeps too, is passed over.
+    What is gone already, as another process sweeps too, is passed over. What is mounted below
+    belongs to somebody else.
+
+    Raises:
+        OSError: EBUSY, something is mounted there.
     """
     base = os.open(parent, OPEN_DIRECTORY)
     freed = 0
@@ -36,10 +40,10 @@ def _remove(base: int, name: str, todo: list[str]) -> int:
 
     def enter(above: int, child: str) -> None:
         try:
-            descriptor = os.open(child, OPEN_DIRECTORY, dir_fd=above)
+            descriptor = _open(child, above)
         except PermissionError:
             os.chmod(child, 0o700, dir_fd=above)
-            descriptor = os.open(child, OPEN_DIRECTORY, dir_fd=above)
+            descriptor = _open(child, above)
         if os.fstat(descriptor).st_mode & 0o700 != 0o700:
             # A process in a container may have taken permissions away from its own directory.
             with suppress(PermissionError):
@@ -84,3 +88,14 @@ def _remove(base: int, name: str, todo: list[str]) -> int:
         for descriptor, _, _ in levels:
             os.close(descriptor)
     return freed
+
+
+def _open(child: str, above: int) -> int:
+    try:
+        return openat2(child, OPEN_DIRECTORY, NO_MOUNTS, above)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:  # before Linux 5.6
+            return os.open(child, OPEN_DIRECTORY, dir_fd=above)
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EBUSY, "something is mounted there", child) from None
+        raise

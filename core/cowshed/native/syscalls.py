@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -13,6 +14,25 @@ CAPABILITY = "security.capability"
 
 #: For directories on a way that must not leave the tree: a link is ENOTDIR, never followed.
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_OPENAT2 = 437  # the same on all machines
+#: How openat2(2) resolves a path: not into another mount, not by /proc's links, not by any link,
+#: not upwards out of the directory, as if the directory were the root.
+NO_MOUNTS, NO_MAGIC_LINKS, NO_SYMLINKS, BENEATH, IN_ROOT = 0x01, 0x02, 0x04, 0x08, 0x10
+
+
+def openat2(path: str, flags: int, resolve: int, directory: int) -> int:
+    """Open ``path`` in an open directory as ``resolve`` says (openat2(2), Linux 5.6)."""
+    how = struct.pack("QQQ", flags, 0, resolve)
+    encoded = os.fsencode(path)
+    while True:
+        descriptor = int(_libc.syscall(ctypes.c_long(_OPENAT2), directory, encoded, how, len(how)))
+        if descriptor >= 0:
+            return descriptor
+        code = ctypes.get_errno()
+        if code not in (errno.EINTR, errno.EAGAIN):  # EAGAIN: something was renamed just then
+            raise OSError(code, os.strerror(code), path)
 
 
 def syncfs(descriptor: int) -> None:

@@ -8,17 +8,13 @@ device of an image is touched.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-import struct
 from types import TracebackType
 
-_libc = ctypes.CDLL(None, use_errno=True)
+from ..native.syscalls import BENEATH, IN_ROOT, NO_MAGIC_LINKS, NO_SYMLINKS, openat2
 
-_OPENAT2 = 437  # the same on all machines
-_NO_MAGIC_LINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
 _LOOK = os.O_PATH | os.O_CLOEXEC
 
 #: As many links as Linux follows in one look-up (path_resolution(7)).
@@ -54,7 +50,7 @@ class Rootfs:
 
     def stat(self, path: str) -> os.stat_result:
         """Describe what ``path`` leads to."""
-        descriptor = self._open(path, _LOOK, _IN_ROOT | _NO_MAGIC_LINKS)
+        descriptor = self._open(path, _LOOK, IN_ROOT | NO_MAGIC_LINKS)
         try:
             return os.fstat(descriptor)
         finally:
@@ -66,7 +62,7 @@ class Rootfs:
 
     def read_start(self, path: str, size: int) -> bytes:
         """Return its first bytes, ``size`` at most."""
-        descriptor = self._open(path, _LOOK, _IN_ROOT | _NO_MAGIC_LINKS)
+        descriptor = self._open(path, _LOOK, IN_ROOT | NO_MAGIC_LINKS)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "no regular file", path)
@@ -115,7 +111,7 @@ class Rootfs:
     def _mode(self, path: str) -> int | None:
         """Return the mode of what is at ``path`` itself, which has no link on the way."""
         try:
-            descriptor = self._open(path, _LOOK | os.O_NOFOLLOW, _BENEATH | _NO_MAGIC_LINKS)
+            descriptor = self._open(path, _LOOK | os.O_NOFOLLOW, BENEATH | NO_MAGIC_LINKS)
         except FileNotFoundError:
             return None
         try:
@@ -124,7 +120,7 @@ class Rootfs:
             os.close(descriptor)
 
     def _readlink(self, path: str) -> str:
-        descriptor = self._open(path, _LOOK | os.O_NOFOLLOW, _BENEATH | _NO_MAGIC_LINKS)
+        descriptor = self._open(path, _LOOK | os.O_NOFOLLOW, BENEATH | NO_MAGIC_LINKS)
         try:
             return os.readlink("", dir_fd=descriptor)
         finally:
@@ -135,19 +131,8 @@ class Rootfs:
     def directory(self, path: str) -> int:
         """Open a directory to work in; there must be no link on the way to it."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        return self._open(path, flags, _BENEATH | _NO_SYMLINKS)
+        return self._open(path, flags, BENEATH | NO_SYMLINKS)
 
     def _open(self, path: str, flags: int, resolve: int) -> int:
-        how = struct.pack("QQQ", flags, 0, resolve)
         # Below the root, or the root itself.
-        name = os.fsencode(path.lstrip("/")) or b"."
-        while True:
-            result: int = _libc.syscall(
-                ctypes.c_long(_OPENAT2), ctypes.c_long(self._root), name, how, ctypes.c_long(24)
-            )
-            if result >= 0:
-                return result
-            code = ctypes.get_errno()
-            # A rename somewhere in the system while ".." was resolved.
-            if code not in (errno.EAGAIN, errno.EINTR):
-                raise OSError(code, os.strerror(code), path)
+        return openat2(path.lstrip("/") or ".", flags, resolve, self._root)

@@ -47,8 +47,10 @@ class ForkingDriver(AttachingDriver):
                         self._inherit(self.home(item), workspace.home)
                     below = self.stacks.frozen_of(self.home(item))
                     if below:
-                        write_frozen(workspace.home, below, durable=self.durable)
                         self.frozen.mark(below, new)
+                        write_frozen(workspace.home, below, durable=self.durable)
+                        if self.durable:
+                            self.frozen.sync_marks(below)
                     self.publish_container(workspace, new, item.parent)
             finally:
                 if still is not None:

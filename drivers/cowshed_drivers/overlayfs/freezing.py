@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from cowshed.locking import Lock, LockFile
 from cowshed.native.removal import remove_directory
-from cowshed.native.syscalls import OPEN_DIRECTORY, exchange, make_directory, syncfs
+from cowshed.native.syscalls import OPEN_DIRECTORY, exchange, make_directory, sync_directory, syncfs
 
 from .flattening import Flattener
 from .hosting import OverlayHosting
@@ -107,6 +107,10 @@ class Frozen:
             make_directory(marks)
             flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
             os.close(os.open(os.path.join(marks, name), flags, 0o600))
+
+    def sync_marks(self, below: tuple[str, ...]) -> None:
+        """Make durable who stands on ``below``: what nobody stands on is discarded."""
+        sync_directory(os.path.join(self.root, SHARING, _id(below)))
 
     def _unmark(self, below: tuple[str, ...], name: str) -> None:
         with suppress(FileNotFoundError):

@@ -58,6 +58,11 @@ def notices(store: str) -> Iterator[tuple[str, str, Notice | None]]:
             continue
         try:
             with open(path, "rb") as file:
-                yield container, path, json.load(file)
+                content = file.read()
         except FileNotFoundError:
             continue
+        try:
+            notice = json.loads(content)
+        except ValueError:  # the power failed before a store without durability wrote it
+            notice = None
+        yield container, path, notice

@@ -65,12 +65,14 @@ class Extras:
     def put(self, key: str, value: object) -> None:
         """Add a line."""
         line = json.dumps({key: value}).encode() + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         path = os.path.join(self._store, self._directories[0]) + EXTRA
         descriptor = os.open(path, flags, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask
             size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # behind what a killed process began
             if os.write(descriptor, line) != len(line):
                 os.ftruncate(descriptor, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)

@@ -7,7 +7,7 @@ import os
 import stat as stat_module
 
 from cowshed.entry import join
-from cowshed.native.cloning import copy_object
+from cowshed.native.cloning import copy_object, copy_xattrs
 from cowshed.native.directories import Directories
 from cowshed.native.syscalls import copy_data
 
@@ -80,7 +80,5 @@ class Cloner:
         if owner != self._user or os.fstat(target).st_gid != status.st_gid:
             os.fchown(target, *owner)
         os.fchmod(target, stat_module.S_IMODE(status.st_mode))
-        for name in os.listxattr(source):
-            if name != "security.selinux":
-                os.setxattr(target, name, os.getxattr(source, name))
+        copy_xattrs(source, target)
         os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
