@@ -420,7 +420,10 @@ def test_uploads_to_another_host_see_no_credentials(
     assert any(one.authorization for one in proxy.requests("POST"))
 
 
-@pytest.mark.parametrize("where", ["file:///tmp/x", "gopher://127.0.0.1/"])
+@pytest.mark.parametrize(
+    "where",
+    ["file:///tmp/x", "gopher://127.0.0.1/", "http://localhost:1\\@{host}/", "http://[bad"],
+)
 def test_uploads_to_another_scheme_are_refused(
     registry: RegistryProcess,
     proxy: FaultProxy,
@@ -430,7 +433,7 @@ def test_uploads_to_another_scheme_are_refused(
     where: str,
 ) -> None:
     started(shed, registry, name)
-    proxy.on("POST", action=answer(202, Location=where))
+    proxy.on("POST", action=answer(202, Location=where.replace("{host}", proxy.host)))
     with pytest.raises(RegistryError, match="it redirects to"):
         push(shed, image.id, f"{proxy.host}/{name}/to:v1", compression="zstd")
 

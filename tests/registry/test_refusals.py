@@ -356,6 +356,61 @@ def test_a_challenge_behind_a_redirect_is_not_answered(
     assert {one.authorization for one in stranger.seen} == {""}
 
 
+@pytest.mark.parametrize("asked", ["GET .*/blobs/", "GET /token"], ids=["a blob", "a token"])
+def test_a_redirect_with_two_hosts_in_it_goes_to_none(
+    proxy: FaultProxy,
+    stranger: FaultProxy,
+    image: MadeImage,
+    open_shed: OpenShed,
+    alice: Callable[..., Path],
+    name: str,
+    asked: str,
+) -> None:
+    """Python reads the registry's host in it, and urllib3 would connect to the other."""
+    there = f"localhost:{stranger.port}"
+    proxy.on(asked, action=redirect(f"http://{there}\\@{proxy.host}/x"))
+    if "token" in asked:
+        header = f'Bearer realm="http://{proxy.host}/token"'
+        proxy.on("GET .*/manifests/", action=answer(401, WWW_Authenticate=header))
+    else:
+        guard(proxy)
+    shed = open_shed(auth_file=str(alice(proxy.host)))
+    text = refused(shed, f"{proxy.host}/{name}:v1", RegistryError)
+    assert f"redirects to 'http://{there}\\\\@{proxy.host}/x'" in text
+    assert stranger.seen == []
+
+
+@pytest.mark.parametrize(
+    "realm", ["http://{there}\\\\@{home}/token", "http://{home}@{there}/token"]
+)
+def test_a_realm_with_two_hosts_in_it_is_not_asked(
+    proxy: FaultProxy,
+    stranger: FaultProxy,
+    image: MadeImage,
+    open_shed: OpenShed,
+    alice: Callable[..., Path],
+    name: str,
+    realm: str,
+) -> None:
+    realm = realm.format(there=stranger.host, home=proxy.host)
+    header = f'Bearer realm="{realm}"'
+    proxy.on("GET .*/manifests/", action=answer(401, WWW_Authenticate=header))
+    shed = open_shed(auth_file=str(alice(proxy.host)))
+    assert "unusable token realm" in refused(shed, f"{proxy.host}/{name}:v1", RegistryError)
+    assert stranger.seen == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["https://[bad", "http://127.0.0.1:99999/", "http://user@127.0.0.1/", "//a\tb/"],
+)
+def test_a_redirect_to_what_is_no_address_is_refused(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str, target: str
+) -> None:
+    proxy.on("GET .*/blobs/", action=redirect(target))
+    assert f"it redirects to {target!r}" in refused(shed, f"{proxy.host}/{name}:v1", RegistryError)
+
+
 def test_redirects_in_a_circle_end(
     proxy: FaultProxy, image: MadeImage, shed: Shed, name: str
 ) -> None:
@@ -449,7 +504,9 @@ def test_a_realm_that_redirects_elsewhere_sees_no_credentials_there(
     assert {one.authorization for one in stranger.requests("GET /token")} == {""}
 
 
-@pytest.mark.parametrize("realm", ["", "nonsense", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "realm", ["", "nonsense", "file:///etc/passwd", "https://[bad", "http://127.0.0.1:99999/"]
+)
 def test_an_unusable_realm_is_refused(
     proxy: FaultProxy, image: MadeImage, shed: Shed, name: str, realm: str
 ) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 import attrs
 
@@ -24,7 +24,7 @@ from .endpoint import Scopes
 from .errors import RegistryError, UnauthorisedError, UnreachableError
 from .patience import Patience
 from .reference import DOCKER_HUB
-from .wire import FAILURES, Response, Wire, drain, origin, reason
+from .wire import FAILURES, Response, Wire, drain, joined, origin, parsed, reason
 
 _REALMS = {DOCKER_HUB: ("auth.docker.io",)}
 _MAX_ANSWER = 1 << 20
@@ -133,9 +133,12 @@ class Authority:
         self, challenge: Challenge, scopes: Scopes, base: str, credentials: Credentials | None
     ) -> tuple[str, float]:
         realm = challenge.parameters.get("realm", "")
-        parts = urlsplit(realm)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RegistryError(self._registry, f"it names an unusable token realm {realm[:200]!r}")
+        try:
+            parts = parsed(realm)
+        except ValueError:
+            raise RegistryError(
+                self._registry, f"it names an unusable token realm {realm[:200]!r}"
+            ) from None
         if credentials is not None and not self._may_see(realm, base):
             self._withheld = (
                 f"its token realm is on another host, {parts.netloc}, which gets no credentials "
@@ -158,12 +161,12 @@ class Authority:
         return f"Bearer {token}", float(life) if isinstance(life, (int, float)) else _LIFE
 
     def _may_see(self, realm: str, base: str) -> bool:
-        ours, theirs = urlsplit(base), urlsplit(realm)
+        ours, theirs = parsed(base), parsed(realm)
         if ours.scheme == "https" and theirs.scheme != "https":
             return False
-        if theirs.hostname == ours.hostname:
+        if theirs.host == ours.host:
             return True
-        return theirs.netloc in self._realms or theirs.hostname in self._realms
+        return theirs.netloc in self._realms or theirs.host in self._realms
 
     def _ask(
         self, realm: str, query: list[tuple[str, str]], credentials: Credentials | None
@@ -183,7 +186,7 @@ class Authority:
                 headers["Authorization"] = credentials.basic
                 query = [*query, ("account", credentials.username)]
             url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
-        what = f"can't ask its token realm {urlsplit(realm).netloc}"
+        what = f"can't ask its token realm {parsed(realm).netloc}"
         response = self._patience.run(lambda: self._follow(method, url, headers, body), what)
         try:
             data = response.read(_MAX_ANSWER)
@@ -215,7 +218,12 @@ class Authority:
             location = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not location or body:
                 return response
-            target = urljoin(url, location)
+            try:
+                target = joined(url, location)
+            except ValueError:
+                raise RegistryError(
+                    self._registry, f"its token realm redirects to {location[:200]!r}"
+                ) from None
             if first.startswith("https:") and not target.startswith("https:"):
                 return response
             drain(response)

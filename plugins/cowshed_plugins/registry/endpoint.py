@@ -19,7 +19,7 @@ from .errors import RegistryError
 from .patience import PASSING, Patience
 from .reference import DOCKER_HUB
 from .settings import Settings
-from .wire import FAILURES, Body, Response, Wire, drain, is_loopback, origin, reason
+from .wire import FAILURES, Body, Response, Wire, drain, is_loopback, joined, origin, parsed, reason
 
 if TYPE_CHECKING:
     from .authority import Authority
@@ -201,23 +201,23 @@ class Endpoint:
             if response.status not in _REDIRECTS or not location or not moved:
                 return response, origin(url) == home
             drain(response)
-            url = urljoin(url, location)
-            self.check_target(url)
+            url = self.target(url, location)
         raise RegistryError(self.name, f"it redirects more than {_MAX_REDIRECTS} times")
 
-    def check_target(self, url: str) -> None:
-        """Refuse what no redirect and no ``Location`` may lead to.
+    def target(self, url: str, location: str) -> str:
+        """Return where a redirect or ``Location`` leads.
 
         Raises:
-            RegistryError: another scheme, or from TLS to plain HTTP.
+            RegistryError: nowhere, to another scheme, or from TLS to plain HTTP.
         """
-        scheme = urlsplit(url).scheme
-        if scheme not in ("http", "https"):
-            raise RegistryError(self.name, f"it redirects to {url[:200]!r}")
-        if scheme == "http" and self.base.startswith("https:"):
-            raise RegistryError(
-                self.name, f"it redirects from TLS to plain HTTP ({urlsplit(url).netloc})"
-            )
+        try:
+            target = joined(url, location)
+            parts = parsed(target)
+        except ValueError:
+            raise RegistryError(self.name, f"it redirects to {location[:200]!r}") from None
+        if parts.scheme == "http" and self.base.startswith("https:"):
+            raise RegistryError(self.name, f"it redirects from TLS to plain HTTP ({parts.netloc})")
+        return target
 
 
 def _common() -> dict[str, str]:

@@ -100,13 +100,19 @@ def _may_pass(error: BaseException) -> bool:
     """Say whether a failure may be gone next time: not where a name or certificate is wrong."""
     import ssl
 
-    from urllib3.exceptions import NameResolutionError
+    from urllib3.exceptions import LocationValueError, NameResolutionError
 
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, (ssl.SSLCertVerificationError, NameResolutionError)):
-            return False
-        if isinstance(cause, ConnectionRefusedError):
+        if isinstance(
+            cause,
+            (
+                ssl.SSLCertVerificationError,
+                NameResolutionError,
+                LocationValueError,
+                ConnectionRefusedError,
+            ),
+        ):
             return False
         cause = cause.__cause__ or cause.__context__
     return True

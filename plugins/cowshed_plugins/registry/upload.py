@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import BinaryIO
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from cowshed.context import Closing
 from cowshed.oci import Descriptor
@@ -136,8 +136,7 @@ class Upload:
             if self._location:
                 return
             raise RegistryError(self._endpoint.name, "it doesn't say where an upload goes")
-        self._location = urljoin(self._location or self._endpoint.base, location)
-        self._endpoint.check_target(self._location)
+        self._location = self._endpoint.target(self._location or self._endpoint.base, location)
 
     def _closing(self, digest: str) -> str:
         separator = "&" if "?" in self._location else "?"

@@ -12,18 +12,20 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from typing import IO, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     IncompleteRead,
+    LocationParseError,
     NameResolutionError,
     NewConnectionError,
     ProxyError,
     ReadTimeoutError,
 )
+from urllib3.util import Url, parse_url
 
 from . import tls
 
@@ -110,10 +112,45 @@ class Wire:
         return self._usual
 
 
+def parsed(url: str) -> Url:
+    """Take a URL apart with the parser that decides where urllib3 connects to.
+
+    Another one may see another host in it: in ``http://one\\@two/`` urllib3 sees ``one`` and Python
+    ``two``. So what plain URLs don't have is refused as well.
+
+    Raises:
+        LocationParseError, a ValueError: it is none of HTTP, or has user info, backslashes or
+            control characters.
+    """
+    parts = parse_url(url)
+    if (
+        parts.scheme not in _PORTS
+        or not parts.host
+        or parts.auth is not None
+        or "\\" in url
+        or not url.isprintable()
+    ):
+        raise LocationParseError(url[:200])
+    return parts
+
+
+def joined(url: str, location: str) -> str:
+    """Return where ``location`` leads from ``url``; raises as ``parsed`` does."""
+    if not location.isprintable():  # which urljoin would pass over
+        raise LocationParseError(location[:200])
+    target = urljoin(url, location)
+    parsed(target)
+    return target
+
+
 def origin(url: str) -> str:
-    """Return scheme, host and port of a URL: credentials belong to one of these."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS.get(parts.scheme, 0)}"
+    """Return scheme, host and port of a URL: credentials belong to one of these.
+
+    Raises:
+        LocationParseError: see ``parsed``.
+    """
+    parts = parsed(url)
+    return f"{parts.scheme}://{parts.host}:{parts.port or _PORTS[parts.scheme or '']}"
 
 
 def is_loopback(host: str) -> bool:
@@ -181,7 +218,7 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     from urllib.request import getproxies, proxy_bypass
 
     found = getproxies().get(parts.scheme) or getproxies().get("all")
-    if not found or proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if not found or proxy_bypass(parts.netloc):
         return None
     return urlsplit(found if "://" in found else f"http://{found}")
 
