@@ -22,7 +22,7 @@ from .helpers import CommandLine
 PROGRAMS = (
     "sh", "bash", "cat", "chmod", "chown", "env", "head", "id", "ln", "ls", "mkdir", "mkfifo",
     "mv", "readlink", "rm", "seq", "sleep", "stat", "stty", "tail", "touch", "true", "tty", "wc",
-    "hostname", "mount",
+    "hostname", "mount", "mknod",
 )  # fmt: skip
 
 PASSWD = """\

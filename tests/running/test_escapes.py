@@ -215,6 +215,19 @@ def test_what_is_no_file_isnt_read(box: Container, runtime: str, kind: str) -> N
             box.run(["true"], user="0:0", runtime=runtime)
 
 
+@as_root
+def test_no_process_has_the_hosts_devices(box: Container, runtime: str, tmp_path: Path) -> None:
+    os.mknod(tmp_path / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    said = sh(
+        box,
+        "for p in /dev /tmp /dev/shm /mnt; do mknod $p/loop b 7 0 2> /dev/null || echo refused; "
+        "done; head -c 1 /mnt/zero 2> /dev/null | wc -c; head -c 1 /dev/zero | wc -c",
+        volumes=[(tmp_path, "/mnt")],
+        runtime=runtime,
+    )
+    assert said.split() == ["refused"] * 4 + ["0", "1"]
+
+
 def test_a_user_database_that_is_a_link_to_a_terminal_isnt_waited_for(box: Container) -> None:
     _link(box, "etc/group", "../dev/stdin")
     with pytest.raises(StoreError, match="/etc/group in the container is no file"):

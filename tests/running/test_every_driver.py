@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -89,6 +90,15 @@ def test_what_a_process_did_is_the_containers_and_the_next_one_starts_clean(stab
             "huge:x:99999999999:0::/:/bin/sh",
         ]
         assert letters(fresh) == []
+
+
+def test_device_nodes_of_an_image_open_nothing(stable: Shed) -> None:
+    with created(stable) as container:
+        with container.tree(writable=True) as tree:
+            tree.mknod("tmp/zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        script = "[ -c /tmp/zero ] && ! head -c 1 /tmp/zero"
+        for user in ("root", "www"):
+            assert sh(container, script, user=user, runtime="plain") == ""
 
 
 def test_a_commit_is_an_image_that_runs(stable: Shed) -> None:

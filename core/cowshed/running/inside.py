@@ -43,6 +43,7 @@ FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "strictatime": 0x1000000,
 }  # fmt: skip
 IGNORED = ("rw", "rprivate", "bind", "rbind", "newinstance")
+NO_DEVICES = struct.pack("QQQQ", FLAGS["nodev"], 0, 0, 0)
 REMOUNT, BIND, RECURSIVE, PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 DETACH, NO_FOLLOW = 2, 8
 OPENAT2, PIVOT_ROOT = 437, {"x86_64": 155, "aarch64": 41}
@@ -120,8 +121,8 @@ def place(root: int, path: str, directory: bool) -> int:
         return inside(root, path)
 
 
-def put(root: int, one: dict[str, Any]) -> None:
-    """Make one mount of the config."""
+def put(root: int, one: dict[str, Any], no_devices: int = FLAGS["nodev"]) -> None:
+    """Make one mount of the config. What is bound shows no devices, unless it is one of ours."""
     flags, options = 0, one.get("options", ())
     data: list[str] = []
     for option in options:
@@ -140,7 +141,7 @@ def put(root: int, one: dict[str, Any]) -> None:
         # A clone of its own, made read-only before it is seen: mount_setattr(2), Linux 5.12.
         clone = call(OPEN_TREE, source, -100, os.fsencode(source), 1 | 0x80000 | 0x8000)
         try:
-            attributes = struct.pack("QQQQ", flags & 0xF, 0, PRIVATE, 0)
+            attributes = struct.pack("QQQQ", flags & 0xF | no_devices, 0, PRIVATE, 0)
             call(MOUNT_SETATTR, source, clone, b"", 0x1000 | 0x8000, attributes, 32)
             call(MOVE_MOUNT, one["destination"], clone, b"", target, b"", 0x04 | 0x40)
         finally:
@@ -152,7 +153,7 @@ def put(root: int, one: dict[str, Any]) -> None:
 def devices(root: int, terminal: bool) -> None:
     """Show the six harmless devices of the host, the links programs expect, and the terminal."""
     for name in DEVICES:
-        put(root, {"destination": f"/dev/{name}", "source": f"/dev/{name}", "options": ["bind"]})
+        put(root, {"destination": f"/dev/{name}", "source": f"/dev/{name}", "options": ["bind"]}, 0)
     where = f"/proc/self/fd/{inside(root, '/dev')}"
     for name, target in (
         ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
@@ -161,7 +162,7 @@ def devices(root: int, terminal: bool) -> None:
         os.symlink(target, f"{where}/{name}")
     if terminal:
         source = os.ttyname(0)
-        put(root, {"destination": "/dev/console", "source": source, "options": ["bind"]})
+        put(root, {"destination": "/dev/console", "source": source, "options": ["bind"]}, 0)
 
 
 def hide(paths: list[str], read_only: list[str]) -> None:
@@ -182,6 +183,8 @@ def enter_root(config: dict[str, Any]) -> None:
     path = config["root"]["path"]
     mount(None, "/", None, RECURSIVE | PRIVATE)
     mount(path, path, None, BIND | RECURSIVE)
+    # A driver's own directory has the image's device nodes as they are.
+    call(MOUNT_SETATTR, path, -100, os.fsencode(path), 0x8000, NO_DEVICES, 32)
     root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for one in config["mounts"]:
         put(root, one)

@@ -1,9 +1,11 @@
 """Security: what a process in a container may not do, in the spirit of Docker's defaults.
 
-Capabilities are Docker's fourteen. Calls that reach the kernel's own configuration, other
-namespaces or mounts are refused by seccomp; the list is of what is refused, so that a new call of a
-new kernel works until it is listed. OCI runtimes get it by name, bubblewrap and our own launcher as
-a program for the kernel (seccomp(2)), which knows the machine's own instruction set only.
+Capabilities are Docker's fourteen but MKNOD, as with Podman: not every runtime has a cgroup that
+keeps a new device node from being opened, and mounts are without devices. Calls that reach the
+kernel's own configuration, other namespaces or mounts are refused by seccomp; the list is of what
+is refused, so that a new call of a new kernel works until it is listed. OCI runtimes get it by
+name, bubblewrap and our own launcher as a program for the kernel (seccomp(2)), which knows the
+machine's own instruction set only.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import struct
 from typing import NamedTuple
 
 CAPABILITIES = (
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
-    "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_NET_RAW", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
     "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 )  # fmt: skip
 

@@ -140,7 +140,10 @@ def make_spec(
         "mounts": [
             *_system_mounts(confined and network == "host", identity),
             *(_bind(os.path.join(bundle, name), place) for name, place in places.etc),
-            *(_bind(one.source, one.target, read_only=one.read_only) for one in places.volumes),
+            *(
+                _bind(one.source, one.target, read_only=one.read_only, no_devices=not confined)
+                for one in places.volumes
+            ),
         ],
         "annotations": annotations or {},
         "linux": linux,
@@ -205,8 +208,11 @@ def _mount(destination: str, source: str, kind: str, *options: str) -> dict[str,
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-def _bind(source: str, place: str, *, read_only: bool = False) -> dict[str, Any]:
+def _bind(
+    source: str, place: str, *, read_only: bool = False, no_devices: bool = False
+) -> dict[str, Any]:
     options = ["rbind", "rprivate", *(["ro"] if read_only else [])]
+    options += ["nodev"] if no_devices else []
     return _mount(place, source, "bind", *options)
 
 
