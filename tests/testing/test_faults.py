@@ -191,7 +191,7 @@ CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
     (store_faults.FailsInItsOwnWay, "test_staging_on_an_unknown_parent_is_not_found", {}),
     (store_faults.StartsEmpty, "test_a_container_equals_its_parent", {}),
     (store_faults.PreparesOneForAll, "test_many_are_prepared_and_removed_at_once", {}),
-    (store_faults.RemovesAllButTheLast, "test_ten_thousand_containers_cost_what_one_costs", {}),
+    (store_faults.RemovesAllButTheLast, "test_thousands_of_containers_cost_what_one_costs", {}),
     (store_faults.HasRoomForAHundred, "test_hundreds_of_containers", {}),
     (store_faults.ForkDiesWithItsOrigin, "test_a_fork_outlives_its_origin", {}),
     (store_faults.ForksTheBeginning, "test_a_fork_is_equal_in_content_and_changes", {}),
@@ -371,7 +371,7 @@ def test_a_capability_that_isn_t_so_is_caught(
 
 
 def test_what_costs_more_the_more_containers_there_are_is_caught(tmp_path: Path) -> None:
-    test = "test_ten_thousand_containers_cost_what_one_costs"
+    test = "test_thousands_of_containers_cost_what_one_costs"
     run(MemoryDriver, test, {}, tmp_path / "sound", Capability.INSTANT_PREPARE)
     with pytest.raises(AssertionError) as caught:
         run(store_faults.MeasuresAll, test, {}, tmp_path / "faulty", Capability.INSTANT_PREPARE)

@@ -1,4 +1,4 @@
-"""Fleets: ten thousand containers, and more of a file than a file can have links."""
+"""Fleets: thousands of containers, and more of a file than a file can have links."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class FleetConformance(Kit):
     #: A file on ext4 has 65,000 links at most. A driver may have a bound of its own.
     more_than_links: ClassVar[int] = 65_100
 
-    #: Containers of a driver that declares INSTANT_PREPARE.
+    #: Containers in a thorough run. A standard run has a fourth of them, or a hundred of a driver
+    #: that doesn't declare INSTANT_PREPARE.
     fleet: ClassVar[int] = 10_000
 
-    def test_ten_thousand_containers_cost_what_one_costs(self, store: Store) -> None:
+    def test_thousands_of_containers_cost_what_one_costs(self, store: Store) -> None:
         instant = self.can(Capability.INSTANT_PREPARE)
-        count = self.fleet if instant or self.thorough else 100
+        count = self.fleet if self.thorough else self.fleet // 4 if instant else 100
         base = store.layer("base", *(file(f"f{number}", str(number)) for number in range(20)))
         store.driver.prepare_many([key("warm")], base)
         before = store.driver.disk_usage()
@@ -38,10 +39,10 @@ class FleetConformance(Kit):
         store.driver.prepare_many(many, base)
         each = (store.driver.disk_usage() - before) / (count + 1)
         if instant and self.on_disk:
-            assert each <= max(one, 4096) * 1.5, "ten thousand containers cost what one costs"
+            assert each <= max(one, 4096) * 1.5, "thousands of containers cost what one costs"
         if instant:
             among = self._calls(store, base)
-            assert among <= FACTOR * alone, "one more or less costs the same among ten thousand"
+            assert among <= FACTOR * alone, "one more or less costs the same among thousands"
         made = [key("warm"), key("first"), *many]
         expected = {base: (Held.LAYER, None), **dict.fromkeys(made, (Held.CONTAINER, base))}
         assert store.held() == expected, "items() is exactly what was made"
