@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -68,6 +70,21 @@ def sh(container: Container, script: str, **how: Any) -> str:
     assert ended.stdout is not None and ended.stderr is not None
     assert ended.status == 0, ended.stderr.decode()
     return ended.stdout.decode()
+
+
+@contextmanager
+def started(container: Container, script: str, **how: Any) -> Iterator[threading.Thread]:
+    """Run a script, which ends once there is a /tmp/stop, beside what is in the block."""
+    thread = threading.Thread(
+        target=lambda: container.run(["sh", "-c", script], timeout=120, **how), daemon=True
+    )
+    thread.start()
+    try:
+        yield thread
+    finally:
+        container.exec(["touch", "/tmp/stop"])
+        thread.join(60)
+    assert not thread.is_alive()
 
 
 def letters(container: Container) -> list[str]:

@@ -3,8 +3,10 @@ or executed outside of it, whatever links, pipes and devices it has."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cowshed import Container
+from cowshed import Container, Shed
 from cowshed.errors import CowshedError, StoreError
+from cowshed.running import runtimes
 from cowshed.running.process import CommandError
 
-from .helpers import as_root, letters, sh, wait_for
+from .helpers import as_root, letters, sh, started, wait_for
 
 SECRET = "evil:x:77:77:evil:/:/bin/sh\n"
 
@@ -226,6 +229,68 @@ def test_no_process_has_the_hosts_devices(box: Container, runtime: str, tmp_path
         runtime=runtime,
     )
     assert said.split() == ["refused"] * 4 + ["0", "1"]
+
+
+@as_root
+def test_what_starts_a_process_is_nobodys_to_write(
+    shed: Shed, box: Container, runtime: str
+) -> None:
+    """Until its own program is executed, that is what its /proc/self/exe means (CVE-2019-5736)."""
+    if runtime not in ("plain", "bubblewrap"):
+        pytest.skip("runtimes of their own have their own ways")
+    with started(box, "while [ ! -e /tmp/stop ]; do sleep 0.05; done", runtime=runtime):
+        wait_for(lambda: shed.running.registry.process(box.id) is not None)
+        pid = shed.running.registry.process(box.id)
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{fields[1]}/exe", "rb") as launcher:
+            seals = fcntl.fcntl(launcher, fcntl.F_GET_SEALS)
+        assert seals & fcntl.F_SEAL_WRITE and seals & fcntl.F_SEAL_SEAL
+
+
+def test_a_process_has_nothing_open_but_its_streams(box: Container, runtime: str) -> None:
+    said = sh(box, "ls /proc/self/fd", runtime=runtime)
+    assert said.split() == ["0", "1", "2", "3"]  # the last is ls's own
+
+
+def test_no_command_line_tells_variables(shed: Shed, box: Container, runtime: str) -> None:
+    secret = os.urandom(8).hex()
+    script = "touch /tmp/ready; while [ ! -e /tmp/stop ]; do sleep 0.05; done"
+    with started(box, script, runtime=runtime, environment={"SECRET": secret}):
+        wait_for(lambda: "A /tmp/ready" in letters(box))
+        said = box.exec(["sh", "-c", "echo $SECRET"], capture=True, environment={"A": secret})
+        assert said.stdout == f"{secret}\n".encode()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                assert secret.encode() not in path.read_bytes()
+
+
+def test_a_process_is_known_once_it_has_the_containers_root(tmp_path: Path) -> None:
+    """Before, who looks below /proc/PID/root would see the host's files."""
+    noted: list[int] = []
+    for line in (b'{"error": "no", "status": 126}\n', b""):
+        status = runtimes._Status(noted.append)  # pyright: ignore[reportPrivateUsage]
+        os.write(status.write_end, b'{"pid": 7}\n' + line)
+        thread = threading.Thread(target=status.follow, args=("pid",), daemon=True)
+        thread.start()
+        wait_for(lambda status=status: status.pid == 7)
+        assert noted == []
+        os.close(status.write_end)
+        thread.join(60)
+        status.close()
+    assert noted == [7]
+
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        assert runtimes.entered(process.pid, "/")
+        found: list[bool] = []
+        thread = threading.Thread(
+            target=lambda: found.append(runtimes.entered(process.pid, str(tmp_path))), daemon=True
+        )
+        thread.start()
+        thread.join(0.1)
+        assert found == []
+        process.kill()
+        thread.join(60)
+        assert found == [False]
 
 
 def test_a_user_database_that_is_a_link_to_a_terminal_isnt_waited_for(box: Container) -> None:

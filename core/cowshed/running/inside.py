@@ -318,7 +318,9 @@ def main() -> NoReturn:
     if program_in >= 0:
         with os.fdopen(program_in, "rb") as file:
             program = file.read()
-    os.set_inheritable(status, False)
+    for one in (status, ready, go):
+        if one >= 0:
+            os.set_inheritable(one, False)  # the container's process gets none
 
     def say(**what: int | str) -> None:
         os.write(status, json.dumps(what).encode() + b"\n")
@@ -331,6 +333,7 @@ def main() -> NoReturn:
 
     try:
         namespaces(config, ready, go)
+        prctl(4, 0)  # PR_SET_DUMPABLE: what is in the container already can't look into us
         child = os.fork()
     except (OSError, Failed) as error:
         failed(error)

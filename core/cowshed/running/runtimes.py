@@ -8,13 +8,16 @@ plain                our own launcher (``inside``): namespaces, mounts, a new ro
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -29,6 +32,10 @@ from .supervising import Launch
 
 BUNDLED = "config.json"
 FAILED = 125
+#: See memfd_create(2); Python has no name for it.
+_MFD_EXEC = 0x10
+#: Seconds until a process that was started is in its container at the latest, and a pause.
+_ENTERING, _PAUSE = 10.0, 0.001
 
 
 @attrs.frozen(kw_only=True)
@@ -203,6 +210,34 @@ def _descriptor_of(data: bytes) -> int:
     return descriptor
 
 
+def _guarded(program: str) -> str:
+    """Return a path to execute ``program`` by: a copy's, if who is in the container could write the
+    original, as until the container's own program is executed that is its /proc/self/exe
+    (CVE-2019-5736)."""
+    user = os.geteuid()
+    if user != 0 and os.stat(program).st_uid != user and not os.access(program, os.W_OK):
+        return program
+    # Once for all runs of this process: 1 ms for 1 MB while the machine is busy.
+    return f"/proc/{os.getpid()}/fd/{_sealed_copy(program)}"
+
+
+@cache
+def _sealed_copy(program: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        copy = os.memfd_create("cowshed", flags | _MFD_EXEC)
+    except OSError:  # before Linux 6.3 all can be executed
+        copy = os.memfd_create("cowshed", flags)
+    os.fchmod(copy, 0o555)
+    with open(program, "rb") as file:
+        done, size = 0, os.fstat(file.fileno()).st_size
+        while done < size:
+            done += os.sendfile(copy, file.fileno(), done, size - done)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    return copy
+
+
 class _Status:
     """What a launcher says of its process."""
 
@@ -227,11 +262,19 @@ class _Status:
             said = json.loads(line)
             if key in said:
                 self.pid = said[key]
-                self._note(said[key])
                 if key != "pid":
                     return
             if "error" in said:
                 self.error, self.code = said["error"], said["status"]
+        # Our own launcher closes it by executing the program. Before, the root may be the host's.
+        if self.pid is not None and not self.error:
+            self._note(self.pid)
+
+    def follow_into(self, root: str) -> None:
+        """Do it for bubblewrap, which tells of its child before that has entered ``root``."""
+        self.follow("child-pid")
+        if self.pid is not None and entered(self.pid, root):
+            self._note(self.pid)
 
     def forward(self, process: subprocess.Popen[bytes], number: int) -> None:
         """Send a signal to the process, or end a launcher that hasn't one yet."""
@@ -239,6 +282,22 @@ class _Status:
             os.kill(self.pid, number)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
             process.kill()
+
+
+def entered(pid: int, root: str) -> bool:
+    """Wait until a process has ``root`` as its own; False: it ended before, or never did."""
+    wanted = os.stat(root)
+    deadline = time.monotonic() + _ENTERING
+    while time.monotonic() < deadline:
+        try:
+            if os.path.samestat(os.stat(f"/proc/{pid}/root"), wanted):
+                return True
+        except PermissionError:
+            pass  # it isn't to be looked into just now
+        except OSError:
+            return False
+        time.sleep(_PAUSE)
+    return False
 
 
 @attrs.define
@@ -281,10 +340,15 @@ class Plain:
 
         return Launch(
             command=[sys.executable, "-I", "-S", _INSIDE, *map(str, given)],
+            executable=_guarded(sys.executable),
             descriptors=tuple(one for one in given if one >= 0),
             started=started,
             forward=status.forward,
-            environment={"PYTHONDONTWRITEBYTECODE": "1"},
+            environment={
+                "PYTHONDONTWRITEBYTECODE": "1",
+                # For an interpreter that looks for its library beside itself.
+                "LD_LIBRARY_PATH": os.path.join(sys.base_prefix, "lib"),
+            },
         )
 
     def check(self, bundle: Bundle, status: int) -> None:
@@ -369,6 +433,11 @@ class Bubblewrap:
         self._status = status = _Status(bundle.note_pid)
         descriptors = [status.write_end]
         arguments = self._arguments(spec)
+        # Everybody can read a command line, and there are secrets in variables.
+        variables = (one.partition("=") for one in spec["process"]["env"])
+        words = [word for name, _, value in variables for word in ("--setenv", name, value)]
+        descriptors.append(_descriptor_of(b"".join(os.fsencode(word) + b"\0" for word in words)))
+        arguments += ["--args", str(descriptors[-1])]
         program = security.seccomp_program(os.uname().machine)
         if program is not None:
             descriptors.append(_descriptor_of(program))
@@ -376,8 +445,9 @@ class Bubblewrap:
         arguments += ["--json-status-fd", str(status.write_end)]
         return Launch(
             command=[self.path, *arguments, "--", *spec["process"]["args"]],
+            executable=_guarded(self.path),
             descriptors=tuple(descriptors),
-            started=lambda: status.follow("child-pid"),
+            started=lambda: status.follow_into(spec["root"]["path"]),
             forward=status.forward,
         )
 
@@ -407,9 +477,6 @@ class Bubblewrap:
         for capability in process["capabilities"]["effective"]:
             arguments += ["--cap-add", capability]
         arguments += ["--chdir", process["cwd"], "--clearenv"]
-        for text in process["env"]:
-            name, _, value = text.partition("=")
-            arguments += ["--setenv", name, value]
         return arguments
 
     def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:

@@ -46,6 +46,8 @@ class Launch:
     """What to execute, and what to do beside it."""
 
     command: Sequence[str]
+    #: What is executed in fact, if it isn't the command's first word.
+    executable: str | None = None
     #: Descriptors that the runtime, not the container, gets; closed here once it has them.
     descriptors: tuple[int, ...] = ()
     #: Called once it was started, before anybody waits for it.
@@ -184,6 +186,7 @@ def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Po
     try:
         return subprocess.Popen(
             list(launch.command),
+            executable=launch.executable,
             stdin=slave if slave is not None else
                 subprocess.PIPE if streams.input is not None else streams.stdin,
             stdout=streams.stdout if slave is None else slave,
