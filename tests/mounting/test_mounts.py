@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from cowshed import Shed
 from cowshed.config import load_config
 from cowshed.errors import BusyError, ConfigError, InUseError, StoreError
+from cowshed.mounting import filling
+from cowshed.mounting import layered as layered_module
 from cowshed.native.removal import remove_directory
 
 from .conftest import Make, Stable, require_mounts, unmount_all
@@ -262,6 +265,65 @@ def test_what_was_absorbed_by_a_killed_process_is_absorbed_again(layered: Stable
     layered.assert_exact(container, path)
     container.unmount()
     layered.assert_layer_whole(container)
+
+
+def _die_while_filling(root: str, driver: str, container: str, files: int) -> None:
+    really = filling._copy  # pyright: ignore[reportPrivateUsage]
+    copied: list[int] = []
+
+    def copy(content: BinaryIO, descriptor: int, size: int) -> None:
+        really(content, descriptor, size)
+        copied.append(size)
+        if len(copied) == files:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    filling._copy = copy  # pyright: ignore[reportPrivateUsage]
+    Shed(root, driver=driver).container(container).mount()
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_who_is_killed_while_he_mounts_takes_nothing_from_the_container(
+    layered: Stable, files: int
+) -> None:
+    container = layered.container()
+    with container.tree(writable=True) as tree:
+        for number in range(5):
+            tree.write_bytes(f"tmp/f{number}", b"%d" % number)
+    before = [f"{change.kind.value} {change.path}" for change in container.diff()]
+    root = str(layered.shed.home.root)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(
+        target=_die_while_filling, args=(root, layered.driver, container.id, files)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert [f"{change.kind.value} {change.path}" for change in container.diff()] == before
+    with container.mounted() as path:
+        assert (path / "tmp/f4").read_bytes() == b"4"
+    layered.assert_layer_whole(container)
+
+
+def test_what_a_mount_begins_with_is_on_the_disk_before_it_counts(
+    layered: Stable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(layered.shed.config.values, "durability", "full")
+    container = layered.container()
+    with container.tree(writable=True) as tree:
+        tree.write_bytes("etc/new", b"new")
+    home = layered.shed.mounting.registry.home(container.id)
+    synced: list[set[str]] = []
+
+    def sync(descriptor: int) -> None:
+        assert os.path.samefile(f"/proc/self/fd/{descriptor}", home / "upper.new")
+        assert (home / "upper.new/etc/new").read_bytes() == b"new"
+        synced.append(set(os.listdir(home)))
+
+    monkeypatch.setattr(layered_module, "syncfs", sync)
+    container.mount()
+    container.unmount()
+    [there] = synced
+    assert {"absorbed.json", "mount.json", "upper.new"} <= there and "upper" not in there
 
 
 def test_a_mount_of_before_the_machine_stopped_is_absorbed_and_forgotten(layered: Stable) -> None:

@@ -149,6 +149,33 @@ def test_a_killed_run_leaves_a_container_that_can_be_removed(
     process.stdout.close()
 
 
+@as_root
+def test_what_outlives_its_run_keeps_its_mount(
+    cowshed: CommandLine, archive: Path, tmp_path: Path, runtime: str
+) -> None:
+    if runtime not in ("runc", "crun"):
+        pytest.skip("its processes die with the run")
+    cowshed.environment |= {"COWSHED_ROOT": str(tmp_path / "shed"), "COWSHED_DRIVER": "chunk-dedup"}
+    assert cowshed("import", f"tar:{archive}", "tools").returncode == 0
+    script = "trap '' TERM; echo ready; while [ ! -e /tmp/stop ]; do sleep 0.05; done; sleep 1000"
+    process = cowshed.start("run", "--name", "x", "--runtime", runtime, "tools", "sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    try:
+        assert cowshed("check").returncode == 0
+        assert len(json.loads(cowshed("--json", "mount").stdout)) == 1
+        refused = cowshed("umount", "x")
+        assert refused.returncode == 1 and b"in use" in refused.stderr
+        assert cowshed("exec", "x", "touch", "/tmp/new").returncode == 0
+        assert b"A /tmp/new" in cowshed("diff", "x").stdout
+    finally:
+        assert cowshed("rm", "-f", "x").returncode == 0
+    assert json.loads(cowshed("--json", "mount").stdout) == []
+
+
 def test_ps_says_what_runs_and_how_it_ended(cowshed: CommandLine, shed: Shed, runtime: str) -> None:
     shed.create("tools", "fresh")
     process = cowshed.start(

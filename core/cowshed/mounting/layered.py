@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ..native.overlays import FREELY, attach, mount
-from ..native.syscalls import make_directory
+from ..native.syscalls import make_directory, syncfs
 from .absorbing import UPPER
 from .filling import fill
 from .format import format_here
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..shed import Shed
 
 WORK = "work"
+#: What will be the upper directory, until it is full.
+FILLING = "upper.new"
 
 #: For directories on which the kernel, not we, follows a path.
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -28,7 +30,11 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 @attrs.frozen(kw_only=True)
 class Layered:
     """A ``Way``: the upper directory is filled with what the container has changed so far, and
-    what is written into it is absorbed (``absorbing``)."""
+    what is written into it is absorbed (``absorbing``).
+
+    It gets its name when it is full and on the disk: absorbed half filled, it would take from the
+    container what it lacks.
+    """
 
     shed: Shed
     driver: str
@@ -42,18 +48,28 @@ class Layered:
 
     def mount(self, path: str, *, read_only: bool) -> None:
         format = format_here()
-        upper, work = self.home / UPPER, self.home / WORK
-        for directory in (upper, work):
+        upper, work, filling = self.home / UPPER, self.home / WORK, self.home / FILLING
+        for directory in (filling, work):
             make_directory(str(directory))
         driver = self.shed.driver(self.driver)
         with driver.tree(self.container) as tree:
             layer = driver.tree(self.over) if self.over else None
             try:
-                memo = fill(str(upper), format, driver.changes(self.container), tree, layer)
+                memo = fill(str(filling), format, driver.changes(self.container), tree, layer)
             finally:
                 if layer is not None:
                     layer.close()
         memo.write(self.home)
+        if self.shed.config.durable and not read_only:
+            filled = os.open(filling, _OPEN)
+            try:
+                if len(memo.signs) > 1 or memo.hidden:
+                    syncfs(filled)
+                else:
+                    os.fsync(filled)  # as most are: there is nothing in it
+            finally:
+                os.close(filled)
+        os.rename(filling, upper)
         names = [self.lower.path, self.lower.data or None, str(upper), str(work)]
         opened = [None if name is None else os.open(name, _OPEN) for name in names]
         try:

@@ -62,7 +62,7 @@ class Mounts:
     def __init__(self, shed: Shed) -> None:
         self._shed = shed
         self._root = os.fspath(shed.home.root)
-        self.registry = Registry(shed.home.root / "mounts")
+        self.registry = Registry(shed.home.root / "mounts", durable=shed.config.durable)
         self.lowers = Lowers(shed)
 
     # -- making and taking away -----------------------------------------------------------------
@@ -91,7 +91,7 @@ class Mounts:
                     f"container {container.name} is mounted in another mount namespace, at "
                     f"{record.path}; end the processes in there"
                 )
-            alone = self._shed.locks.attempt(_users_key(container.id))
+            alone = self._alone(container.id)
             if alone is None and not force:
                 raise BusyError(
                     f"container {container.name} is mounted at {record.path} and in use"
@@ -129,7 +129,7 @@ class Mounts:
             if record is None:
                 return
             record = attrs.evolve(record, users=_without_me(record.users))
-            alone = None if record.lasting else self._shed.locks.attempt(_users_key(container.id))
+            alone = None if record.lasting else self._alone(container.id)
             if alone is None:
                 self.registry.write(record)
                 return
@@ -404,6 +404,13 @@ class Mounts:
             what=f"the mount of container {container[:12]}",
         )
 
+    def _alone(self, container: str) -> Lock | None:
+        """Keep users out of a mount; None: there are some. The first process of a container may
+        have outlived the ``cowshed run`` that was one."""
+        if self._shed.running.registry.process(container) is not None:
+            return None
+        return self._shed.locks.attempt(_users_key(container))
+
     def _living(self, container: str) -> Record | None:
         """Return the record of a mount that lives, or nobody's but in use; clear away another."""
         record = self.registry.read(container)
@@ -416,7 +423,7 @@ class Mounts:
             if record.lasting:
                 return record
             # Users that were killed didn't leave.
-            alone = self._shed.locks.attempt(_users_key(container))
+            alone = self._alone(container)
             if alone is None:
                 return record
             alone.release()

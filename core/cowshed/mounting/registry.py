@@ -7,7 +7,8 @@
 
 Whoever changes anything about a container's mount holds the lock ``mount:ID``; whoever uses it
 holds ``mounted:ID`` shared, which a killed process drops. So the last one out is known for sure,
-and process numbers, which other namespaces can't tell apart, are only for messages.
+and process numbers, which other namespaces can't tell apart, are only for messages. A container's
+first process, which may outlive who started it, uses the mount as well.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ State = Literal["alive", "dead", "gone", "elsewhere"]
 class Registry:
     """The records below ``root``, which is made when it is needed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool) -> None:
         self.root = root
+        self._durable = durable
 
     def home(self, container: str) -> Path:
         """Return the directory of one container's mount."""
@@ -118,6 +120,10 @@ class Registry:
         with aside.open("x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
             json.dump(attrs.asdict(record), file)
+            if self._durable and record.layered and not record.read_only:
+                # Without it what processes wrote belongs to nobody.
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(aside, path)
 
     def forget(self, container: str) -> None:
