@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from cowshed.oci import (
     Platform,
     build_manifest,
     chain_ids,
+    choose,
     digest_bytes,
     layer_compression,
     media,
@@ -33,6 +35,7 @@ from cowshed.oci import (
     parse_digest,
     parse_document,
 )
+from cowshed.oci.document import Fields
 
 A = "sha256:" + "a" * 64
 B = "sha256:" + "b" * 64
@@ -298,6 +301,24 @@ def test_where_nothing_runs_the_error_lists_what_there_is(wanted: str, offered: 
     for text in offered:
         if not text.startswith("unknown"):
             assert text in str(caught.value)
+
+
+def test_of_very_many_none_but_the_best_is_kept() -> None:
+    items = [
+        {"mediaType": media.OCI_MANIFEST, "digest": A, "size": 1, "platform": platform}
+        for platform in ({"os": "linux", "architecture": f"a{n}"} for n in range(1000))
+    ]
+    fields = Fields({"manifests": items}, "index").objects("manifests")
+    offered = (Descriptor.from_json(one) for _ in range(20) for one in fields)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedError, match="there is linux/a0, ") as caught:
+            choose(offered, Platform.parse("linux/amd64"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value)) < 1000
+    assert peak < 200_000
 
 
 def test_this_machine_has_a_platform() -> None:

@@ -15,12 +15,21 @@ from typing import Any
 import pytest
 
 from cowshed import Shed
-from cowshed.errors import DigestMismatchError, NotFoundError, UnsupportedError
+from cowshed.errors import DigestMismatchError, NotFoundError, SourceError, UnsupportedError
 from cowshed_plugins.registry.errors import RegistryError
 
 from .conftest import OpenShed
-from .images import MadeImage, Publisher, make_image, make_index, noise
-from .services import PASSWORD, USER, Authorities, FaultProxy, RegistryProcess, TokenServer
+from .images import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Blob,
+    MadeImage,
+    Publisher,
+    make_image,
+    make_index,
+    noise,
+)
+from .services import PASSWORD, USER, Authorities, FaultProxy, RegistryProcess, TokenServer, answer
 
 FILES = {"etc/hello": b"hello\n", "usr/noise": noise(300_000)}
 
@@ -78,6 +87,38 @@ def test_the_platform_is_chosen(
         assert brought(shed, where, platform=platform) == image.id
     with pytest.raises(UnsupportedError, match="linux/amd64, linux/arm64, linux/s390x"):
         brought(shed, where, platform="linux/riscv64")
+
+
+def index_of(*items: dict[str, Any]) -> Blob:
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": items}
+    return Blob(json.dumps(document).encode(), OCI_INDEX)
+
+
+def test_an_index_that_is_named_often_is_fetched_once(
+    proxy: FaultProxy, publisher: Publisher, shed: Shed, name: str
+) -> None:
+    image = make_image(FILES)
+    publisher.image(name, image)
+    inner = make_index({"linux/arm64": image})
+    last = make_index({"linux/amd64": image})
+    for one in (inner, last):
+        publisher.manifest(name, one.digest, one)
+    outer = index_of(*[inner.descriptor] * 1000, last.descriptor)
+    publisher.manifest(name, "many", outer)
+    assert brought(shed, f"{proxy.host}/{name}:many", platform="linux/amd64") == image.id
+    assert len(proxy.requests(f"GET .*/manifests/{inner.digest}")) == 1
+
+
+def test_indexes_are_not_fetched_without_end(proxy: FaultProxy, shed: Shed, name: str) -> None:
+    other = Blob(b"{}", OCI_MANIFEST).descriptor
+    inner = [index_of({**other, "size": size}) for size in range(200)]
+    for one in inner:
+        proxy.on(f"GET .*/manifests/{one.digest}", action=answer(200, one.data))
+    outer = index_of(*(one.descriptor for one in inner))
+    proxy.on("GET .*/manifests/many", action=answer(200, outer.data, Content_Type=OCI_INDEX))
+    with pytest.raises(SourceError, match="indexes are nested too deeply"):
+        brought(shed, f"{proxy.host}/{name}:many")
+    assert len(proxy.requests("GET .*/manifests/sha256")) == 64
 
 
 def test_a_layer_that_is_here_is_not_asked_for(

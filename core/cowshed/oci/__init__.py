@@ -9,7 +9,15 @@ from .config import HistoryStep, ImageConfig, chain_ids, new_config
 from .descriptor import Descriptor
 from .digest import Digest, digest_bytes, parse_digest
 from .document import MAX_DOCUMENT
-from .manifest import Index, Manifest, build_index, build_manifest, choose, parse_document
+from .manifest import (
+    Index,
+    Manifest,
+    build_index,
+    build_manifest,
+    choose,
+    manifests_in,
+    parse_document,
+)
 from .media import LayerCompression, layer_compression, layer_media_type
 from .platform import Platform
 
@@ -30,6 +38,7 @@ __all__ = [
     "digest_bytes",
     "layer_compression",
     "layer_media_type",
+    "manifests_in",
     "new_config",
     "parse_digest",
     "parse_document",

@@ -7,7 +7,7 @@ images behind one digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -20,6 +20,12 @@ from .platform import Platform
 
 #: BuildKit's mark on manifests that are statements about an image (attestations), not images.
 _REFERENCE_TYPE = "vnd.docker.reference.type"
+#: Indexes inside indexes: one level is what multi-platform images need.
+_MAX_DEPTH = 4
+#: All of them together. Each may have 4 MiB.
+_MAX_INDEXES = 64
+#: Platforms named where none fits.
+_NAMED = 50
 
 
 @attrs.frozen(kw_only=True)
@@ -110,24 +116,53 @@ def parse_document(raw: bytes, media_type: str | None = None) -> Manifest | Inde
     return Manifest.parse(raw, media_type)
 
 
+def manifests_in(
+    items: Iterable[Descriptor], read: Callable[[Descriptor], bytes], what: str
+) -> Iterator[Descriptor]:
+    """Yield the manifests among ``items`` and those in indexes among them, one index at a time.
+
+    ``read`` gives the bytes of an index, ``what`` names the image in errors.
+
+    Raises:
+        SourceError: there are more indexes, or deeper ones, than an image can need.
+    """
+    seen: set[str] = set()
+
+    def within(items: Iterable[Descriptor], depth: int) -> Iterator[Descriptor]:
+        for item in items:
+            if item.media_type not in media.INDEXES:
+                yield item
+            elif item.digest not in seen:
+                seen.add(item.digest)
+                if depth >= _MAX_DEPTH or len(seen) > _MAX_INDEXES:
+                    raise SourceError(f"{what}: indexes are nested too deeply")
+                yield from within(Index.parse(read(item), item.media_type).manifests, depth + 1)
+
+    return within(items, 0)
+
+
 def choose(offered: Iterable[Descriptor], platform: Platform | None = None) -> Descriptor:
     """Return the descriptor that runs best on ``platform``; of equals the first.
 
-    Descriptors that name no platform come last, as nothing speaks against them.
+    Descriptors that name no platform come last, as nothing speaks against them. None but the best
+    is kept: there may be millions.
 
     Raises:
         UnsupportedError: none runs there; the message lists what there is.
     """
     wanted = platform or Platform.host()
-    images = [item for item in offered if not _is_statement(item)]
+    names: set[str] = set()
     best: tuple[int, Descriptor] | None = None
-    for item in images:
+    for item in offered:
+        if _is_statement(item):
+            continue
+        if len(names) < _NAMED:
+            names.add(ascii(str(item.platform))[1:-1])
         rank = 1000 if item.platform is None else wanted.rank(item.platform)
         if rank is not None and (best is None or rank < best[0]):
             best = rank, item
     if best is None:
-        names = sorted({ascii(str(item.platform))[1:-1] for item in images})
-        there = ", ".join(names) if names else "no images at all"
+        there = ", ".join(sorted(names)) or "no images at all"
         raise UnsupportedError(f"no image for platform {wanted}; there is {there}")
     return best[1]
 

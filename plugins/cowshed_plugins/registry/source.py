@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
 from cowshed.errors import CowshedError, NotFoundError, SourceError
@@ -16,9 +16,9 @@ from cowshed.oci import (
     Platform,
     choose,
     layer_compression,
+    manifests_in,
     parse_document,
 )
-from cowshed.oci.media import INDEXES
 from cowshed.transport import Source, SourceImage, SourceLayer
 
 from .client import Repository
@@ -26,8 +26,6 @@ from .errors import RegistryError
 from .ranges import read_ranges
 from .reference import Reference
 
-#: Indexes inside indexes: one level is what multi-platform images need.
-_MAX_DEPTH = 4
 _BUFFER = 256 << 10
 
 
@@ -54,7 +52,8 @@ class RegistrySource(Source):
         raw, media_type = self._found()
         document = parse_document(raw, media_type)
         if isinstance(document, Index):
-            item = choose(self._flat(document, 0), platform)
+            found = manifests_in(document.manifests, self._manifest, str(self._reference))
+            item = choose(found, platform)
             manifest = Manifest.parse(self._manifest(item), item.media_type)
         else:
             manifest = document
@@ -100,16 +99,6 @@ class RegistrySource(Source):
             if isinstance(error, NotFoundError)
             else error
         )
-
-    def _flat(self, index: Index, depth: int) -> Iterator[Descriptor]:
-        for item in index.manifests:
-            if item.media_type not in INDEXES:
-                yield item
-            elif depth >= _MAX_DEPTH:
-                raise SourceError(f"{self._reference}: indexes are nested too deeply")
-            else:
-                inner = Index.parse(self._manifest(item), item.media_type)
-                yield from self._flat(inner, depth + 1)
 
     def _manifest(self, item: Descriptor) -> bytes:
         return self._known(item.digest) or self._anywhere(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 
 from cowshed.errors import (
     DigestMismatchError,
@@ -23,6 +22,7 @@ from cowshed.oci import (
     Platform,
     choose,
     layer_compression,
+    manifests_in,
     parse_document,
 )
 from cowshed.oci.document import load
@@ -34,9 +34,6 @@ from .files import Files
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 LAYOUT_VERSION = "1.0.0"
-#: Indexes inside indexes: one level is what multi-platform images need.
-MAX_DEPTH = 4
-MAX_DOCUMENTS = 1000
 
 _DIGEST_AT_END = re.compile(r"(?P<path>.+?)@(?P<digest>sha(?:256|512):[^/]*)\Z")
 
@@ -136,7 +133,7 @@ class LayoutSource(Source):
     ) -> SourceImage:
         only = members[0]
         if len(members) > 1 or only.media_type in INDEXES:
-            only = choose(self._flat(members), platform)
+            only = choose(manifests_in(members, self._blob, self._files.where), platform)
         manifest = Manifest.parse(self._blob(only), only.media_type)
         config = ImageConfig.parse(self._blob(manifest.config))
         config.check_layers(len(manifest.layers))
@@ -152,21 +149,6 @@ class LayoutSource(Source):
             ),
             origin=self._files.where,
         )
-
-    def _flat(self, members: list[Descriptor]) -> Iterator[Descriptor]:
-        """Yield the manifests of all members, those inside nested indexes too."""
-        todo = [(item, 0) for item in members[::-1]]
-        count = 0
-        while todo:
-            item, depth = todo.pop()
-            if item.media_type not in INDEXES:
-                yield item
-                continue
-            count += 1
-            if depth >= MAX_DEPTH or count > MAX_DOCUMENTS:
-                raise SourceError(f"{self._files.where}: indexes are nested too deeply")
-            index = Index.parse(self._blob(item), item.media_type)
-            todo.extend((inner, depth + 1) for inner in index.manifests[::-1])
 
     def _blob(self, item: Descriptor) -> bytes:
         name = blob_name(item.digest)
