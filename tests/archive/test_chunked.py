@@ -9,6 +9,7 @@ import json
 import random
 import struct
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import zstandard
 
 from cowshed.archive import Limits, ZstdFrames, decompressor
 from cowshed.archive.chunked import Table, table_of, write_chunked
+from cowshed.archive.chunked.contents import read_contents
 from cowshed.archive.chunked.tar_split import read_tar_split
 from cowshed.arrivals import Arrivals, coalesced
 from cowshed.errors import ArchiveError, LimitExceededError, SourceError
@@ -249,6 +251,19 @@ def test_a_table_has_no_more_entries_than_a_layer_may() -> None:
     blob, notes = written(tar(*(file(f"f{n}", b"x") for n in range(20))))
     with pytest.raises(LimitExceededError):
         opened(blob, notes).read(lambda start, end: blob[start:end], Limits(entries=19))
+
+
+@pytest.mark.parametrize("junk", [b"[],", b"{},", b"[[[[]]]],"])
+def test_a_table_of_brackets_is_not_parsed(junk: bytes) -> None:
+    raw = b'{"version":1,"x":[' + junk * 300_000 + b'0],"entries":[]}'
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="brackets"):
+            read_contents(raw, 0, 0, Limits(), tails=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
 
 
 def test_tar_split_data_has_no_endless_line() -> None:
