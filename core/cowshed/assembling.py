@@ -44,6 +44,9 @@ _WORTH = 80
 LEAST = 32 << 10
 #: Contents up to this are hashed before anything of them is given out.
 _WHOLE = 4 << 20
+#: What isn't here as it was thought to be is fetched again up to this: such a content, packed, and
+#: the headers behind it. It is held in memory.
+_LATE = 2 * _WHOLE
 _READ = 1 << 20
 _TRAILER = struct.Struct("<II")
 #: An eStargz member below this is fetched without looking at its end.
@@ -263,7 +266,13 @@ class Assembly:
         return arrivals.open(start, end) if arrivals.has(start, end) else self._late(start, end)
 
     def _late(self, start: int, end: int) -> BinaryIO:
-        """Fetch what was thought to be here."""
+        """Fetch what was thought to be here.
+
+        Raises:
+            ArchiveError: a table says that so little lies in so much that it can't be true.
+        """
+        if end - start > _LATE:
+            raise _lie(f"has {end - start:,} bytes for a content that is short")
         return io.BytesIO(self._fetch(start, end))
 
     def _file(self, file: FileContent, open_held: OpenHeld) -> Iterator[bytes]:

@@ -460,6 +460,30 @@ def test_an_estargz_table_that_lies_is_answered_with_a_full_download(
     assert_sound(shed, new)
 
 
+def test_little_that_is_said_to_lie_in_much_is_not_fetched_for_itself(
+    publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    """It would be held in memory: a table may say that a chunk has as many bytes as the blob."""
+    big = noise(12_000_000, "big")
+
+    def mangle(table: dict[str, Any]) -> None:
+        first = entry(table, "big")
+        chunks = [one for one in table["entries"] if one["name"] == "big" and one["type"] != "reg"]
+        first["chunkDigest"] = f"sha256:{'0' * 64}"
+        chunks[-1] |= {"chunkOffset": 1_000_000, "chunkSize": 11_000_000}
+        for one in chunks[:-1]:
+            table["entries"].remove(one)
+
+    make = partial(stargz, chunk=1_000_000)
+    publisher.image(name, image_of(make(make_tar({"big": big}))), "v1")
+    new = image_of(make(make_tar({"big": big, "new": b"new"}), mangle=mangle))
+    publisher.image(name, new, "v2")
+    pull(shed, proxy.host, name, "v1")
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.total < second.received < second.total + 3_000_000
+    assert_sound(shed, new)
+
+
 def test_a_wrong_layer_is_refused_whatever_its_table_says(
     publisher: Publisher, shed: Shed, proxy: FaultProxy, name: str
 ) -> None:
