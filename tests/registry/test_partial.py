@@ -27,7 +27,7 @@ from cowshed_plugins.registry.errors import RegistryError
 from .chunked import STARGZ, ZSTD, Layer, Mangle, image_of, stargz, zstd_chunked
 from .conftest import OpenShed, start_pull
 from .images import Blob, MadeImage, Publisher, make_image, make_tar, noise
-from .services import FaultProxy, RegistryProcess, answer
+from .services import Action, FaultProxy, RegistryProcess, answer
 
 DRIVERS = ["hardlink-farm", "chunk-dedup", "overlayfs"]
 
@@ -543,6 +543,69 @@ def test_a_range_that_breaks_off_is_gone_on_with(
     proxy.on(f"GET .*/blobs/{pair.layers[0].digest}", times=2, **{fault: 300})
     second = pull(shed, proxy.host, name, "v2")
     assert second.received < second.total / 2
+    assert_sound(shed, pair)
+
+
+def without_end(blob: bytes, ended: list[str], piece: bytes, **headers: str) -> Action:
+    """Return an action that answers requests for ranges without end, with what is right first.
+
+    ``ended`` gets a word for each of them that the client didn't read on.
+    """
+
+    def act(handler: Any) -> None:
+        ranges = handler.headers.get("Range")
+        if ranges is None:
+            answer(200, blob)(handler)
+            return
+        start = int(ranges.removeprefix("bytes=").partition("-")[0])
+        handler.send_response_only(206)
+        for key, value in headers.items():
+            handler.send_header(key.replace("_", "-"), value.replace("START", str(start)))
+        handler.end_headers()
+        handler.close_connection = True
+        try:
+            if not piece:
+                handler.wfile.write(blob[start:])
+            for _ in range(1000):
+                handler.wfile.write(piece * (100_000 // len(piece)) if piece else bytes(100_000))
+        except OSError:
+            ended.append(ranges)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"--x\r\nContent-Range: bytes 0-9/*\r\n\r\n0123456789\r\n",
+        b"--x\r\nContent-Range: bytes 9-8/*\r\n\r\n",
+        b"\r\n",
+    ],
+    ids=["parts", "empty parts", "nothing"],
+)
+def test_parts_without_end_are_given_up(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str, piece: bytes
+) -> None:
+    blob, ended = pair.layers[0], list[str]()
+    kind = "multipart/byteranges; boundary=x"
+    action = without_end(blob.data, ended, piece, Content_Type=kind)
+    proxy.on(f"GET .*/blobs/{blob.digest}", action=action)
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received == second.total
+    asked = [one for one in blob_requests(proxy, blob.digest) if one]
+    assert ended == asked
+    assert_sound(shed, pair)
+
+
+def test_what_comes_behind_a_range_is_not_waited_for(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+) -> None:
+    blob, ended = pair.layers[0], list[str]()
+    action = without_end(blob.data, ended, b"", Content_Range="bytes START-99999999999/*")
+    proxy.on(f"GET .*/blobs/{blob.digest}", action=action)
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received < second.total / 2
+    assert ended == blob_requests(proxy, blob.digest)
     assert_sound(shed, pair)
 
 

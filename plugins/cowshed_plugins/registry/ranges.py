@@ -11,7 +11,7 @@ from cowshed.oci import Descriptor
 
 from .client import CONTENT_RANGE, Repository
 from .errors import RegistryError, UnreachableError
-from .wire import FAILURES, Response, reason
+from .wire import FAILURES, Response, drain, reason
 
 #: Ranges of one request: their header stays below the 4 KiB that the strictest servers take.
 _BATCH = 96
@@ -71,6 +71,7 @@ class _Reader:
 
     def _request(self, place: Repository) -> Iterator[tuple[int, bytes]]:
         asked = self._left[: self._batch]
+        rest = len(self._left) - len(asked)
         response = place.open_ranges(self._item.digest, asked)
         try:
             if response.status != 206:
@@ -78,9 +79,10 @@ class _Reader:
                     raise UnsupportedError(f"{place.endpoint.name} doesn't give ranges of blobs")
                 self._batch = 1
                 return
-            body = _Body(response)
+            # At most what is between them comes, too, and a head for each part.
+            body = _Body(response, asked[-1][1] - asked[0][0] + (len(asked) + 1) * _MAX_LINE)
             if response.headers.get("Content-Type", "").startswith("multipart/byteranges"):
-                parts = _parts(body, _boundary(response))
+                parts = _parts(body, _boundary(response), len(asked))
             else:
                 parts = iter([_range(response.headers.get("Content-Range", ""))])
             came = False
@@ -89,6 +91,9 @@ class _Reader:
                     for wanted in self._cut(offset, data):
                         came = True
                         yield wanted
+                    if len(self._left) <= rest:
+                        drain(response)
+                        return
             if not came:
                 # An answer that has nothing of what was asked for won't get better.
                 raise UnsupportedError(f"{place.endpoint.name} gives other ranges than asked for")
@@ -117,10 +122,11 @@ class _Reader:
 
 
 class _Body:
-    """An answer's body, by lines and by pieces."""
+    """An answer's body, by lines and by pieces; an answer of more than ``most`` bytes is broken."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, most: int) -> None:
         self._response = response
+        self._most = most
         self._buffer = b""
 
     def line(self) -> bytes:
@@ -144,6 +150,9 @@ class _Body:
         data = self._response.read1(_READ)
         if not data:
             raise OSError("it ends early")
+        self._most -= len(data)
+        if self._most < 0:
+            raise OSError("it sends more than it was asked for")
         self._buffer += data
 
 
@@ -156,9 +165,9 @@ def _boundary(response: Response) -> bytes:
     return b"--" + boundary.encode("latin-1")
 
 
-def _parts(body: _Body, boundary: bytes) -> Iterator[Range]:
+def _parts(body: _Body, boundary: bytes, most: int) -> Iterator[Range]:
     """Yield the range of each part; its bytes are to be taken before the next is asked for."""
-    while True:
+    for _ in range(2 * (most + 1)):  # a boundary has an empty line before it
         line = body.line()
         if line == boundary + b"--":
             return
@@ -175,6 +184,7 @@ def _parts(body: _Body, boundary: bytes) -> Iterator[Range]:
             if key.lower() == "content-range":
                 found = value.strip()
         yield _range(found)
+    raise OSError("it sends more parts than it was asked for")
 
 
 def _range(text: str) -> Range:
