@@ -6,8 +6,8 @@ Bare is a container's two directories, and a mount of them over an image's made 
 the driver uses (fsopen, fsconfig, fsmount, move_mount) with the same options; of a fork, the four
 directories that two containers need and the exchange that leaves what was written below both. It
 knows no IDs, owners, locks, or who else uses the store. Both do it without waiting for the disk,
-and with: then the driver syncs what it has to, bare the directory that it works in. They take
-turns, a container at a time. Needs root.
+and with: then the driver syncs what it has to, bare every directory that it made or put a name in
+(fsync(2)). They take turns, a container at a time. Needs root.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class _Bare:
             mounted = mount(lowers, upper=above, work=at, volatile=not self.durable)
             opened.callback(os.close, mounted)
             attach(mounted, target)
-        self._sync()
+        self._sync(upper, home)
         yield
         detach(target)
         os.rmdir(target)
@@ -158,10 +158,9 @@ class _Bare:
         home, new, frozen = (os.path.join(self._place, _new()) for _ in range(3))
         Path(self._make(home), "written").write_bytes(b"something")
         yield
-        self._make(new)
-        self._make(frozen)
+        made = [self._make(new), new, self._make(frozen), frozen]
         exchange(home, frozen)
-        self._sync()
+        self._sync(*made)
         yield
         for directory in (home, new, frozen):
             shutil.rmtree(directory)
@@ -173,9 +172,9 @@ class _Bare:
         os.mkdir(upper)
         return upper
 
-    def _sync(self) -> None:
-        if self.durable:
-            sync_directory(self._place)
+    def _sync(self, *made: str) -> None:
+        for directory in (*made, self._place) if self.durable else ():
+            sync_directory(directory)
 
 
 def _opened(stack: ExitStack, directory: str) -> int:
