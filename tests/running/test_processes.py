@@ -15,7 +15,7 @@ from cowshed import Container, Shed
 from cowshed.errors import InUseError, StoreError, UsageError
 from cowshed.running.process import CommandError
 
-from .helpers import as_root, letters, sh, wait_for
+from .helpers import as_root, letters, sh, started, wait_for
 
 
 def test_a_process_writes_in_its_container_and_nothing_of_the_runtime_stays(
@@ -423,6 +423,18 @@ def test_exec_beside_a_process_has_options_of_its_own(box: Container, runtime: s
         box.exec(["touch", "/tmp/stop"])
         thread.join(60)
     assert not thread.is_alive()
+
+
+def test_exec_is_the_same_users_in_the_same_directory(box: Container, runtime: str) -> None:
+    user = "www" if _several_users(runtime) else "0"
+    script = "touch /tmp/ready; while [ ! -e /tmp/stop ]; do sleep 0.05; done"
+    with started(box, script, runtime=runtime, user=user, cwd="/var/www"):
+        wait_for(lambda: "A /tmp/ready" in letters(box))
+        ended = box.exec(["sh", "-c", "id -u; id -G; pwd; echo $HOME"], capture=True)
+        assert ended.stdout is not None
+        www = ["33", "33 44 50", "/var/www", "/var/www"]
+        root = ["0", "0", "/var/www", "/root"]
+        assert ended.stdout.decode().splitlines() == (www if user == "www" else root)
 
 
 def _several_users(runtime: str) -> bool:

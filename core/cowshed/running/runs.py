@@ -240,13 +240,19 @@ class Runs:
         # What the process will see, volumes and all; its root is where the kernel says it is.
         config = dict(container.image_config())
         with Rootfs(f"/proc/{pid}/root") as root:
-            # Its variables, but for the home of its own user.
+            # Its user, directory and variables, but for the home of its own user.
             first = spec["process"]
-            own = f"HOME={find_user(root, str(first['user']['uid'])).home}"
+            uid, gid = first["user"]["uid"], first["user"]["gid"]
+            own = f"HOME={find_user(root, str(uid)).home}"
             config["Env"] = [one for one in first["env"] if one != own]
+            config["User"], config["WorkingDir"] = f"{uid}:{gid}", first["cwd"]
             process = make_process(
                 root, config, options, str(spec["hostname"]), _size(options, streams)
             )
+            if options.user is None:
+                groups = tuple(first["user"].get("additionalGids", ()))
+                user = attrs.evolve(process.user, uid=uid, gid=gid, groups=groups)
+                process = attrs.evolve(process, user=user)
             require_executable(root, process)
         runtime = make(state.runtime, self.registry.root, find_identity())
         wanted = process_spec(process)
