@@ -12,6 +12,7 @@ import struct
 import subprocess
 import termios
 import time
+from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 
@@ -174,6 +175,28 @@ def test_what_outlives_its_run_keeps_its_mount(
     finally:
         assert cowshed("rm", "-f", "x").returncode == 0
     assert json.loads(cowshed("--json", "mount").stdout) == []
+
+
+def test_a_run_that_was_killed_with_its_runtime_is_in_nobodys_way(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    box = shed.create("tools", "killed")
+    registry = shed.running.registry
+    cowshed.environment["COWSHED_RUNTIME"] = runtime
+    for _ in range(2):
+        process = cowshed.start("exec", "killed", "sleep", "1000")
+        wait_for(lambda: registry.process(box.id) is not None)
+        first = registry.process(box.id)
+        assert first is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        launcher = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+        for pid in (launcher, first, process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        wait_for(lambda: registry.process(box.id) is None)
+    box.remove()
+    assert not [path for path in registry.root.rglob("*") if box.id in path.name]
 
 
 def test_ps_says_what_runs_and_how_it_ended(cowshed: CommandLine, shed: Shed, runtime: str) -> None:

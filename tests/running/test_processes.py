@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -435,6 +436,64 @@ def test_exec_is_the_same_users_in_the_same_directory(box: Container, runtime: s
         www = ["33", "33 44 50", "/var/www", "/var/www"]
         root = ["0", "0", "/var/www", "/root"]
         assert ended.stdout.decode().splitlines() == (www if user == "www" else root)
+
+
+LASTING = "touch /tmp/ready; while [ ! -e /tmp/stop ]; do sleep 0.05; done"
+
+
+def test_a_timeout_of_exec_kills_its_process_alone(box: Container, runtime: str) -> None:
+    with started(box, LASTING, runtime=runtime):
+        wait_for(lambda: "A /tmp/ready" in letters(box))
+        seconds = f"{10**8 + int.from_bytes(os.urandom(3), 'big')}"
+        # The other holds the output open.
+        script = f"echo said; touch /tmp/begun; sleep 1000 & exec sleep {seconds}"
+        ended = box.exec(["sh", "-c", script], capture=True, timeout=3)
+        assert (ended.timed_out, ended.status, ended.stdout) == (True, 137, b"said\n")
+        wait_for(lambda: not _processes(seconds))
+        assert box.exec(["true"]).status == 0
+
+
+def _processes(word: str) -> list[Path]:
+    found: list[Path] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if word.encode() in path.read_bytes().split(b"\0"):
+                found.append(path)
+    return found
+
+
+@as_root
+def test_a_program_of_somebody_elses_is_refused_by_exec_as_by_run(
+    shed: Shed, box: Container, runtime: str
+) -> None:
+    if runtime == "bubblewrap":
+        pytest.skip("bubblewrap runs as root only")
+    with box.tree(writable=True) as tree:
+        tree.write_bytes("bin/rootonly", tree.read_bytes("bin/true"))
+        tree.chmod("bin/rootonly", 0o700)
+    with pytest.raises(CommandError, match=r"(?i)/bin/rootonly: permission denied") as caught:
+        box.run(["/bin/rootonly"], user="www", runtime=runtime)
+    assert caught.value.exit_status == 126
+    with started(box, LASTING, runtime=runtime, user="www"):
+        wait_for(lambda: "A /tmp/ready" in letters(box))
+        with pytest.raises(CommandError, match=r"(?i)/bin/rootonly: permission denied") as caught:
+            box.exec(["/bin/rootonly"])
+        assert caught.value.exit_status == 126
+        # What the runtime said of another process isn't said of this one.
+        for log in shed.running.registry.home(box.id).glob("*log"):
+            log.write_text('{"level": "error", "msg": "something else"}\n')
+        assert box.exec(["sh", "-c", "exit 3"]).status == 3
+
+
+def test_exec_leaves_nothing_of_its_own(shed: Shed, box: Container, runtime: str) -> None:
+    home = shed.running.registry.home(box.id)
+    with started(box, LASTING, runtime=runtime):
+        wait_for(lambda: shed.running.registry.process(box.id) is not None)
+        before = sorted(os.listdir(home))
+        assert box.exec(["true"]).status == 0
+        with pytest.raises(CommandError):
+            box.exec(["nosuch"])
+        assert sorted(os.listdir(home)) == before
 
 
 def _several_users(runtime: str) -> bool:

@@ -87,6 +87,7 @@ class Runs:
                 status = None
                 try:
                     bundle.write()
+                    runtime.clear(bundle)  # what a run left that was killed with its runtime
                     ended = supervise(
                         runtime.run(bundle),
                         streams,
@@ -257,12 +258,15 @@ class Runs:
         runtime = make(state.runtime, self.registry.root, find_identity())
         wanted = process_spec(process)
         bundle = attrs.evolve(bundle, spec={**spec, "process": wanted})
-        ended = supervise(
-            runtime.exec(bundle, wanted), streams, terminal=process.terminal, signals=signals
-        )
-        if ended.status:
-            runtime.check(bundle, ended.status)
-        return ended
+        try:
+            ended = supervise(
+                runtime.exec(bundle, wanted), streams, terminal=process.terminal, signals=signals
+            )
+            if ended.status:
+                runtime.check(bundle, ended.status)
+            return ended
+        finally:
+            runtime.clear(bundle)
 
     # -- for others -----------------------------------------------------------------------------
 
@@ -373,7 +377,17 @@ class Runs:
         """Remove what is known of containers that are gone."""
         if self.registry.any():
             for container in containers:
-                self.registry.forget(container)
+                self._forget(container)
+
+    def _forget(self, container: str) -> None:
+        from .choosing import make
+        from .runtimes import Bundle
+
+        state = self.registry.read(container)
+        if state is not None and (self.registry.root / state.runtime / container).exists():
+            bundle = Bundle(id=container, directory=self.registry.home(container), spec={})
+            make(state.runtime, self.registry.root, None).clear(bundle)
+        self.registry.forget(container)
 
     def _by(self, container: str) -> str:
         state = self.registry.read(container)
@@ -487,7 +501,7 @@ class Runs:
             if record is not None:
                 self.settle([record])
             elif self._shed.locks.attempt(_key(container)) is not None:
-                self.registry.forget(container)
+                self._forget(container)
 
 
 class _RunningError(InUseError):

@@ -11,9 +11,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,6 +33,7 @@ from .registry import PID
 from .supervising import Launch
 
 BUNDLED = "config.json"
+_LOG = "log"
 FAILED = 125
 #: See memfd_create(2); Python has no name for it.
 _MFD_EXEC = 0x10
@@ -110,13 +113,14 @@ class Runtime(Protocol):
         """
 
     def clear(self, bundle: Bundle) -> None:
-        """Take away what the runtime keeps of a container that has ended, or kill it."""
+        """Take away what the runtime keeps of a container that has ended, or kill it; after
+        ``exec``, of that process alone."""
 
 
 # -- OCI runtimes ----------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define
 class OciRuntime:
     """crun, runc or youki."""
 
@@ -124,34 +128,46 @@ class OciRuntime:
     path: str
     #: Where it keeps its containers.
     state: Path
+    #: Where the files of the process are that it started last, and whether it was by ``exec``.
+    _place: Path | None = None
+    _beside: bool = False
 
-    def _command(self, bundle: Bundle, verb: str, *arguments: str) -> list[str]:
-        log = bundle.directory / f"{verb}.log"
+    def _launch(self, bundle: Bundle, place: Path, verb: str, *arguments: str) -> Launch:
+        self._place = place
+        pid_file, log = place / PID, place / _LOG
         log.unlink(missing_ok=True)
+        where = ["--log", os.fspath(log), "--log-format", "json", verb]
+        more = ["--pid-file", os.fspath(pid_file), *arguments, bundle.id]
+
+        def forward(process: subprocess.Popen[bytes], number: int) -> None:
+            # It passes on what it gets; what kills it would leave the process.
+            if number == signal.SIGKILL:
+                with suppress(OSError, ValueError):
+                    os.kill(int(pid_file.read_bytes()), number)
+                    return
+            process.send_signal(number)
+
+        return Launch(command=[*self._command, *where, *more], forward=forward, leads_terminal=True)
+
+    @property
+    def _command(self) -> list[str]:
         own = ["--cgroup-manager=disabled"] if self.name == "crun" else []
-        where = ["--root", os.fspath(self.state), "--log", os.fspath(log), "--log-format", "json"]
-        return [self.path, *own, *where, verb, *arguments]
+        return [self.path, *own, "--root", os.fspath(self.state)]
 
     def run(self, bundle: Bundle) -> Launch:
         self.state.mkdir(mode=0o700, exist_ok=True)
-        pid_file = bundle.directory / PID
-        command = self._command(
-            bundle,
-            "run",
-            "--bundle", os.fspath(bundle.directory),
-            "--pid-file", os.fspath(pid_file),
-            _name(bundle),
-        )  # fmt: skip
-        return Launch(command=command, forward=_to_runtime, leads_terminal=True)
+        where = os.fspath(bundle.directory)
+        return self._launch(bundle, bundle.directory, "run", "--bundle", where)
 
     def exec(self, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
-        path = bundle.directory / f"process-{os.urandom(4).hex()}.json"
+        place = Path(tempfile.mkdtemp(prefix="exec-", dir=bundle.directory))
+        self._beside = True
+        path = place / "process.json"
         path.write_text(json.dumps(process))
-        command = self._command(bundle, "exec", "--process", os.fspath(path), _name(bundle))
-        return Launch(command=command, forward=_to_runtime, leads_terminal=True)
+        return self._launch(bundle, place, "exec", "--process", os.fspath(path))
 
     def check(self, bundle: Bundle, status: int) -> None:
-        said = _errors(bundle.directory / "run.log")
+        said = [] if self._place is None else _errors(self._place / _LOG)
         if not said:
             return
         text = said[-1]
@@ -166,22 +182,15 @@ class OciRuntime:
         raise StoreError(f"{self.name}: {text}")
 
     def clear(self, bundle: Bundle) -> None:
-        if (self.state / _name(bundle)).exists():
+        if self._beside and self._place is not None:
+            shutil.rmtree(self._place, ignore_errors=True)
+        elif (self.state / bundle.id).exists():
             subprocess.run(
-                self._command(bundle, "delete", "--force", _name(bundle)),
+                [*self._command, "delete", "--force", bundle.id],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
             )
-
-
-def _name(bundle: Bundle) -> str:
-    return bundle.id
-
-
-def _to_runtime(process: subprocess.Popen[bytes], number: int) -> None:
-    # It passes on what it gets; what kills it would leave the container.
-    process.send_signal(number)
 
 
 def _errors(path: Path) -> list[str]:

@@ -30,6 +30,8 @@ FORWARDED = (
 )  # fmt: skip
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 3
+#: Seconds until a launcher ends whose process was killed, unless others have its streams.
+_ENDING_IN = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -230,7 +232,7 @@ def _watch(
             except subprocess.TimeoutExpired:
                 timed_out = True
                 forward(signal.SIGKILL)
-                out, err = process.communicate()
+                out, err = _rest(process)
         else:
             out = err = None
             try:
@@ -238,6 +240,7 @@ def _watch(
             except subprocess.TimeoutExpired:
                 timed_out = True
                 forward(signal.SIGKILL)
+                _rest(process)
         status = process.wait()
     except BaseException:
         with suppress(OSError):
@@ -251,3 +254,15 @@ def _watch(
     return Ended(
         status=128 - status if status < 0 else status, stdout=out, stderr=err, timed_out=timed_out
     )
+
+
+def _rest(process: subprocess.Popen[bytes]) -> tuple[bytes | None, bytes | None]:
+    """Return what a process that was killed said, whoever else has its streams now."""
+    try:
+        return process.communicate(timeout=_ENDING_IN)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        return late.output, late.stderr
