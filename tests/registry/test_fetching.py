@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cowshed import Shed
-from cowshed.errors import DigestMismatchError, SourceError
+from cowshed.errors import DigestMismatchError, NotFoundError, SourceError
 from cowshed.importing import LayerEvent
 from cowshed_plugins.registry.errors import UnreachableError
 
@@ -136,6 +136,27 @@ def test_a_layer_is_unpacked_while_it_comes(
 
 
 # -- from one run to the next --------------------------------------------------------------------
+
+
+def test_the_next_run_meets_a_registry_without_ranges_that_breaks_in_what_is_here(
+    proxy: FaultProxy, image: MadeImage, open_shed: OpenShed, name: str
+) -> None:
+    """The reader isn't even open when it breaks."""
+    shed = open_shed(retries=1)
+    digest = image.layers[2].digest
+    proxy.on(f"GET .*/blobs/{digest}", times=1, cut=500_000)
+    proxy.on(f"GET .*/blobs/{digest}", action=answer(404))
+    with pytest.raises(NotFoundError):
+        pull(shed, proxy, name)
+    assert partials(shed)[digest] == 500_000
+    proxy.reset()
+    proxy.on(f"GET .*/blobs/{digest}", times=2, cut=100_000, no_ranges=True)
+    with pytest.raises(UnreachableError, match=f"{digest} broke off after 500,000 of"):
+        pull(shed, proxy, name)
+    proxy.on(f"GET .*/blobs/{digest}", times=1, cut=100_000, no_ranges=True)
+    proxy.on(f"GET .*/blobs/{digest}", no_ranges=True)
+    pull(shed, proxy, name)
+    assert_whole(shed, image)
 
 
 @pytest.mark.parametrize("come", [1, 90_000, 450_000, 899_000])

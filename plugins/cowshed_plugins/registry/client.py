@@ -156,6 +156,7 @@ class Repository:
 
         Raises:
             NotFoundError: the registry lacks it.
+            HTTPError, OSError: the connection broke before ``offset``, as the registry sends all.
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         response = self._get_blob(digest, headers)
@@ -166,7 +167,11 @@ class Repository:
                 raise RegistryError(self.endpoint.name, f"blob {digest}: another range came")
             return response, int(match[3]) if match[3].isdigit() else None
         length = response.headers.get("Content-Length", "")
-        _skip(response, offset)
+        try:
+            _skip(response, offset)
+        except FAILURES:
+            response.close()
+            raise
         return response, int(length) if length.isdigit() else None
 
     def open_ranges(self, digest: str, ranges: Sequence[tuple[int, int]]) -> Response:

@@ -16,6 +16,8 @@ from .client import Repository
 from .errors import RegistryError, UnreachableError
 from .wire import FAILURES, Response, reason
 
+_GIVEN_UP = "the download was given up"
+
 
 class BlobReader(io.RawIOBase):
     """A blob from ``offset`` on, from the first of several repositories that gives it.
@@ -76,17 +78,20 @@ class BlobReader(io.RawIOBase):
             response = self._response = self._opened()
         if response is None or self.closed:
             self.close()  # once more, if it was opened meanwhile
-            raise ValueError("the download was given up")
+            raise ValueError(_GIVEN_UP)
         return response
 
     def _opened(self) -> Response:
-        while True:
+        while not self.closed:
             try:
                 response, size = self._places[0].open_blob(self._item.digest, self._offset)
             except (RegistryError, NotFoundError):
                 if len(self._places) == 1:
                     raise
                 self._next_place()
+                continue
+            except FAILURES as error:
+                self._broke(error)
                 continue
             if size is not None and size != self._item.size:
                 response.close()
@@ -97,6 +102,7 @@ class BlobReader(io.RawIOBase):
                     f"blob {self._item.digest}", f"{self._item.size:,} bytes", f"{size:,} bytes"
                 )
             return response
+        raise ValueError(_GIVEN_UP)
 
     def _broke(self, error: BaseException) -> None:
         """Let go of a broken connection and wait, or give up."""
