@@ -95,6 +95,38 @@ def test_what_passes_is_tried_again(
     assert len(proxy.requests("GET .*/manifests/")) == 3
 
 
+@pytest.mark.parametrize("fault", ["cut", "stall"])
+def test_a_document_that_breaks_off_is_fetched_again(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str, fault: str
+) -> None:
+    for what in ("manifests/", f"blobs/{image.config.digest}"):
+        proxy.on(f"GET .*/{what}", times=2, **{fault: 10})
+    shed.import_image(f"docker://{proxy.host}/{name}:v1")
+    assert len(proxy.requests("GET .*/manifests/")) == 3
+    assert len(proxy.requests(f"GET .*/blobs/{image.config.digest}")) == 3
+
+
+def test_a_token_that_breaks_off_is_asked_for_again(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str
+) -> None:
+    header = f'Bearer realm="http://{proxy.host}/token"'
+    wanted = proxy.on("GET .*/manifests/", times=1, action=answer(401, WWW_Authenticate=header))
+
+    def break_off(handler: Any) -> None:
+        handler.send_response_only(200)
+        handler.send_header("Content-Length", "14")
+        handler.end_headers()
+        handler.wfile.write(b'{"tok')
+        handler.close_connection = True
+
+    proxy.on("GET /token", times=2, action=break_off)
+    proxy.on("GET /token", action=answer(200, b'{"token": "t"}'))
+    shed.import_image(f"docker://{proxy.host}/{name}:v1")
+    assert wanted.times == 0
+    assert len(proxy.requests("GET /token")) == 3
+    assert proxy.requests("GET .*/manifests/")[-1].authorization == "Bearer t"
+
+
 def test_what_does_not_pass_is_reported_with_what_the_registry_says(
     proxy: FaultProxy, image: MadeImage, shed: Shed, name: str
 ) -> None:

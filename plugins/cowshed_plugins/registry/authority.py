@@ -21,10 +21,10 @@ import attrs
 from .challenge import Challenge
 from .credentials import CredentialFiles, Credentials
 from .endpoint import Scopes
-from .errors import RegistryError, UnauthorisedError, UnreachableError
+from .errors import RegistryError, UnauthorisedError
 from .patience import Patience
 from .reference import DOCKER_HUB
-from .wire import FAILURES, Response, Wire, drain, joined, origin, parsed, reason
+from .wire import Response, Wire, drain, joined, origin, parsed, read_whole
 
 _REALMS = {DOCKER_HUB: ("auth.docker.io",)}
 _MAX_ANSWER = 1 << 20
@@ -187,13 +187,18 @@ class Authority:
                 query = [*query, ("account", credentials.username)]
             url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
         what = f"can't ask its token realm {parsed(realm).netloc}"
-        response = self._patience.run(lambda: self._follow(method, url, headers, body), what)
-        try:
-            data = response.read(_MAX_ANSWER)
-        except FAILURES as error:
-            raise UnreachableError(self._registry, f"{what}: {reason(error)}") from None
-        finally:
-            response.close()
+        data = b""
+
+        def ask() -> Response:
+            nonlocal data
+            response = self._follow(method, url, headers, body)
+            try:
+                data = read_whole(response, _MAX_ANSWER)
+            finally:
+                response.close()
+            return response
+
+        response = self._patience.run(ask, what)
         if response.status in (400, 401, 403):
             raise self.refusal(
                 "the credentials are refused" if credentials is not None else "access is denied"

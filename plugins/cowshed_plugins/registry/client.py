@@ -18,8 +18,8 @@ from cowshed.oci import MAX_DOCUMENT, Descriptor, Digest, digest_bytes
 from cowshed.oci.media import INDEXES, MANIFESTS, OCI_INDEX, SCHEMA_1
 
 from .endpoint import Endpoint, Scopes
-from .errors import RegistryError, UnreachableError
-from .wire import FAILURES, Response, drain, reason
+from .errors import RegistryError
+from .wire import FAILURES, Response, drain, read_whole
 
 if TYPE_CHECKING:
     from .upload import Upload
@@ -64,19 +64,17 @@ class Repository:
             LimitExceededError: it has more than 4 MiB.
             DigestMismatchError: its bytes aren't what was asked for.
         """
-        response = self.endpoint.request(
-            "GET",
-            self._path("manifests", locator),
-            scopes=self._push if pushing else self._pull,
-            headers={"Accept": _ACCEPTED},
-            expect=(200, 404),
-        )
         where = f"{self.endpoint.name}/{self.name}"
+        response, raw = self._whole(
+            self._path("manifests", locator),
+            f"manifest of {where}",
+            {"Accept": _ACCEPTED},
+            scopes=self._push if pushing else self._pull,
+        )
         if response.status == 404:
             drain(response)
             separator = "@" if ":" in locator else ":"
             raise NotFoundError("image", f"{where}{separator}{locator}")
-        raw = self._whole(response, f"manifest of {where}")
         digest = digest_bytes(raw)
         if ":" in locator:
             check_digest(raw, locator, f"manifest of {where}")
@@ -113,27 +111,42 @@ class Repository:
         what = f"blob {item.digest} of {self.endpoint.name}/{self.name}"
         if item.size > MAX_DOCUMENT:
             raise LimitExceededError(what, MAX_DOCUMENT)
-        response = self._get_blob(item.digest, {})
-        raw = self._whole(response, what)
+        response, raw = self._whole(self._path("blobs", item.digest), what)
+        if response.status == 404:
+            drain(response)
+            raise self._no_blob(item.digest)
         if len(raw) != item.size:
             raise DigestMismatchError(what, f"{item.size:,} bytes", f"{len(raw):,}")
         check_digest(raw, item.digest, what)
         return raw
 
-    def _whole(self, response: Response, what: str) -> bytes:
-        try:
-            length = response.headers.get("Content-Length", "")
-            if length.isdigit() and int(length) > MAX_DOCUMENT:
-                raise LimitExceededError(what, MAX_DOCUMENT)
-            raw = response.read(MAX_DOCUMENT + 1)
-            if len(raw) > MAX_DOCUMENT:
-                raise LimitExceededError(what, MAX_DOCUMENT)
-            response.release_conn()
-            return raw
-        except FAILURES as error:
-            raise UnreachableError(self.endpoint.name, f"{what}: {reason(error)}") from None
-        finally:
-            response.close()
+    def _whole(
+        self,
+        path: str,
+        what: str,
+        headers: dict[str, str] | None = None,
+        scopes: Scopes | None = None,
+    ) -> tuple[Response, bytes]:
+        """Return an answer of status 200 with its body, or one of status 404."""
+        raw = b""
+
+        def take(response: Response) -> None:
+            nonlocal raw
+            try:
+                length = response.headers.get("Content-Length", "")
+                if length.isdigit() and int(length) > MAX_DOCUMENT:
+                    raise LimitExceededError(what, MAX_DOCUMENT)
+                raw = read_whole(response, MAX_DOCUMENT)
+                if len(raw) > MAX_DOCUMENT:
+                    raise LimitExceededError(what, MAX_DOCUMENT)
+                response.release_conn()
+            finally:
+                response.close()
+
+        response = self.endpoint.request(
+            "GET", path, scopes=scopes or self._pull, headers=headers, expect=(200, 404), take=take
+        )
+        return response, raw
 
     # -- blobs --------------------------------------------------------------------------------
 
@@ -195,8 +208,11 @@ class Repository:
         )
         if response.status == 404:
             drain(response)
-            raise NotFoundError("blob", f"{self.endpoint.name}/{self.name}@{digest}")
+            raise self._no_blob(digest)
         return response
+
+    def _no_blob(self, digest: str) -> NotFoundError:
+        return NotFoundError("blob", f"{self.endpoint.name}/{self.name}@{digest}")
 
     # -- uploads ------------------------------------------------------------------------------
 
@@ -232,13 +248,12 @@ class Repository:
         path: str | None = self._path("referrers", digest)
         pages: list[bytes] = []
         while path is not None and len(pages) < _MAX_PAGES:
-            response = self.endpoint.request(
-                "GET", path, scopes=self._pull, headers={"Accept": OCI_INDEX}, expect=(200, 404)
-            )
+            what = f"referrers of {digest} at {self.endpoint.name}"
+            response, raw = self._whole(path, what, {"Accept": OCI_INDEX})
             if response.status == 404:
                 drain(response)
                 return None
-            pages.append(self._whole(response, f"referrers of {digest} at {self.endpoint.name}"))
+            pages.append(raw)
             path = _next_page(response, path)
         return pages
 

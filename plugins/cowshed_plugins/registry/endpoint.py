@@ -86,11 +86,13 @@ class Endpoint:
         body: Callable[[], Body] | bytes | None = None,
         expect: Collection[int] = (200,),
         repeat: bool = True,
+        take: Callable[[Response], None] | None = None,
     ) -> Response:
         """Send a request and return the answer, its body unread, if its status is expected.
 
         ``path`` begins with ``/v2/`` or is an absolute URL that the registry named. ``body`` is
-        called anew for every attempt.
+        called anew for every attempt. ``take`` reads the body of an answer with status 200: where
+        that breaks, it is an attempt that failed.
 
         Raises:
             UnreachableError: no answer after all attempts.
@@ -98,8 +100,15 @@ class Endpoint:
             RateLimitedError: it asks to wait for too long.
             RegistryError: any other status.
         """
+
+        def send() -> Response:
+            response = self._authorised(method, path, scopes, dict(headers or {}), body)
+            if take is not None and response.status == 200:
+                take(response)
+            return response
+
         response = self.patience.run(
-            lambda: self._authorised(method, path, scopes, dict(headers or {}), body),
+            send,
             "can't be reached",
             expect=expect,
             repeat=repeat,

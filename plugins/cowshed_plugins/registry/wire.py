@@ -164,6 +164,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def read_whole(response: Response, most: int) -> bytes:
+    """Return a body of at most ``most`` bytes, with one byte more where it is longer.
+
+    Raises:
+        HTTPError, OSError: one of ``FAILURES``; it ends early, too.
+    """
+    raw = b""
+    # A connection that was closed too early shows in the read after the last bytes only.
+    while len(raw) <= most and (more := response.read(most + 1 - len(raw))):
+        raw += more
+    return raw
+
+
 def drain(response: Response) -> None:
     """Read what is left, if it is little, so that the connection can be used again."""
     try:
