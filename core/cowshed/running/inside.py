@@ -42,11 +42,11 @@ FILES = {"user": "user", "mount": "mnt", "uts": "uts", "ipc": "ipc", "network": 
 FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "strictatime": 0x1000000,
 }  # fmt: skip
-IGNORED = ("rw", "rprivate", "bind", "rbind", "newinstance")
+IGNORED = ("rro", "rw", "rprivate", "bind", "rbind", "newinstance")
 NO_DEVICES = struct.pack("QQQQ", FLAGS["nodev"], 0, 0, 0)
 REMOUNT, BIND, RECURSIVE, PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 DETACH, NO_FOLLOW = 2, 8
-OPENAT2, PIVOT_ROOT = 437, {"x86_64": 155, "aarch64": 41}
+OPENAT2 = 437
 MOUNT_SETATTR, OPEN_TREE, MOVE_MOUNT = 442, 428, 429
 IN_ROOT, NO_MAGIC = 0x10, 0x02
 MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -190,7 +190,7 @@ def enter_root(config: dict[str, Any]) -> None:
         put(root, one)
     devices(root, config["process"].get("terminal", False))
     os.fchdir(root)
-    call(PIVOT_ROOT[os.uname().machine], "pivot_root", b".", b".")
+    checked(libc.pivot_root(b".", b"."), "pivot_root")
     # The old root lies over the new one now.
     checked(libc.umount2(b".", DETACH), "umount of the old root")
     os.chdir("/")

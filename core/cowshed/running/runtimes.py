@@ -39,6 +39,8 @@ FAILED = 125
 _MFD_EXEC = 0x10
 #: Seconds until a process that was started is in its container at the latest, and a pause.
 _ENTERING, _PAUSE = 10.0, 0.001
+#: Variables that are for this process, not for what it starts.
+_OURS = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET")
 
 
 @attrs.frozen(kw_only=True)
@@ -147,7 +149,13 @@ class OciRuntime:
                     return
             process.send_signal(number)
 
-        return Launch(command=[*self._command, *where, *more], forward=forward, leads_terminal=True)
+        return Launch(
+            command=[*self._command, *where, *more],
+            forward=forward,
+            leads_terminal=True,
+            # A service manager told us those; a runtime would act on them (sd_notify(3)).
+            environment={name: text for name, text in os.environ.items() if name not in _OURS},
+        )
 
     @property
     def _command(self) -> list[str]:

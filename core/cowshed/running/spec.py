@@ -211,7 +211,9 @@ def _mount(destination: str, source: str, kind: str, *options: str) -> dict[str,
 def _bind(
     source: str, place: str, *, read_only: bool = False, no_devices: bool = False
 ) -> dict[str, Any]:
-    options = ["rbind", "rprivate", *(["ro"] if read_only else [])]
+    # "rro" is what is mounted below as well; who doesn't know it takes it for data of mount(2),
+    # which a bind mount ignores.
+    options = ["rbind", "rprivate", *(["ro", "rro"] if read_only else [])]
     options += ["nodev"] if no_devices else []
     return _mount(place, source, "bind", *options)
 
