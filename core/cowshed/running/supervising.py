@@ -13,9 +13,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, NoReturn, TypeAlias
 
 import attrs
 
@@ -126,7 +126,7 @@ class Signals:
     def deliver(self) -> None:
         """Raise what came while they were held."""
         if self._pending:
-            raise Interrupted(self._pending)
+            self._interrupt(self._pending)
 
     def to(self, target: Callable[[int], None]) -> None:
         """From now on forward them to ``target``."""
@@ -145,11 +145,15 @@ class Signals:
         elif self._held:
             self._pending = self._pending or number
         elif self._target is None:
-            raise Interrupted(number)
+            self._interrupt(number)
         else:
             self._asked += number in _ENDING
             with suppress(ProcessLookupError, PermissionError):
                 self._target(signal.SIGKILL if self._asked >= _PATIENCE else number)
+
+    def _interrupt(self, number: int) -> NoReturn:
+        self._over = True  # a second one would cut short what undoes our work
+        raise Interrupted(number)
 
 
 def supervise(
@@ -160,11 +164,8 @@ def supervise(
         from .terminal import Terminal
 
         with Terminal(streams) as pseudo:
-            process = _start(launch, streams, pseudo.slave)
-            pseudo.started()
-            return _watch(launch, process, streams, signals, pseudo)
-    process = _start(launch, streams, None)
-    return _watch(launch, process, streams, signals, None)
+            return _watch(launch, streams, signals, pseudo)
+    return _watch(launch, streams, signals, None)
 
 
 def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Popen[bytes]:
@@ -207,7 +208,6 @@ def _start(launch: Launch, streams: Streams, slave: int | None) -> subprocess.Po
 
 def _watch(
     launch: Launch,
-    process: subprocess.Popen[bytes],
     streams: Streams,
     signals: Signals | None,
     pseudo: Terminal | None,
@@ -216,10 +216,17 @@ def _watch(
         if process.poll() is None:
             launch.forward(process, number)
 
+    # What comes meanwhile would find a process that nobody knows.
+    with nullcontext() if signals is None else signals.held():
+        process = _start(launch, streams, None if pseudo is None else pseudo.slave)
+        if signals is not None:
+            signals.to(forward)
     timed_out = False
     try:
         if signals is not None:
-            signals.to(forward)
+            signals.deliver()
+        if pseudo is not None:
+            pseudo.started()
         launch.started()
         if pseudo is not None:
             if signals is not None:
