@@ -20,7 +20,7 @@ import pytest
 
 from cowshed import Shed
 from cowshed.running import identity
-from cowshed.running.registry import PID, Registry
+from cowshed.running.registry import PID, Registry, begun
 
 from .helpers import CommandLine, as_root, heed_signals, wait_for
 
@@ -229,14 +229,23 @@ def test_ps_says_what_runs_and_how_it_ended(cowshed: CommandLine, shed: Shed, ru
 
 def test_a_process_is_known_however_late_its_number_was_noted(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
-    home = registry.home("x")
-    home.mkdir()
-    (home / PID).write_text(str(os.getpid()))
+    state = begun()
+    registry.write("x", state)
+    path = registry.home("x") / PID
+    path.write_text(str(os.getpid()))
     now = time.time()
     for noted, known in ((now, True), (now + 3600, True), (now - 10**6, False)):
-        os.utime(home / PID, (noted, noted))
+        os.utime(path, (noted, noted))
         assert (registry.process("x") == os.getpid()) is known
-    (home / PID).write_text("4194304")
+    # A clock that was an hour behind, or before, and was set since.
+    for wrong in (-3600, 3600):
+        os.utime(path, (now + wrong, now + wrong))
+        registry.write("x", state._replace(started_ns=state.started_ns + wrong * 10**9))
+        assert registry.process("x") == os.getpid()
+    registry.write("x", state._replace(boot="another"))
+    assert registry.process("x") is None
+    registry.write("x", state)
+    path.write_text("4194304")
     assert registry.process("x") is None
 
 

@@ -14,7 +14,10 @@ import pytest
 
 from cowshed import Container, Shed
 from cowshed.errors import InUseError, StoreError, UsageError
+from cowshed.mounting import Mounts
+from cowshed.running.choosing import probe
 from cowshed.running.process import CommandError
+from cowshed.running.registry import Registry, State, begun
 
 from .helpers import as_root, letters, sh, started, wait_for
 
@@ -200,6 +203,55 @@ def test_volumes_show_the_hosts_files(box: Container, runtime: str, tmp_path: Pa
     assert letters(box) == []
 
 
+def test_a_missing_working_directory_in_a_volume_is_made_there(
+    box: Container, runtime: str, tmp_path: Path
+) -> None:
+    (tmp_path / "deep").mkdir()
+    volumes = [(tmp_path, "/src"), (tmp_path / "deep", "/src/deep")]
+    for directory, made in (("/src/build/here", "build/here"), ("/src/deep/er", "deep/er")):
+        said = sh(box, "pwd; ls /", runtime=runtime, cwd=directory, volumes=volumes)
+        assert said.split()[0] == directory
+        assert (tmp_path / made).is_dir()
+        assert letters(box) == []
+    with pytest.raises(StoreError, match=r"/src/x isn't in volume .*: the volume is read-only"):
+        box.run(["true"], runtime=runtime, cwd="/src/x", volumes=[(tmp_path, "/src", "ro")])
+    assert letters(box) == []
+
+
+@as_root
+def test_what_is_mounted_in_a_read_only_volume_is_read_only_too(
+    box: Container, runtime: str, tmp_path: Path
+) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", inner], check=True)
+    try:
+        (inner / "kept").write_text("kept\n")
+        said = sh(
+            box,
+            "cat /mnt/inner/kept; echo new > /mnt/inner/new 2>/dev/null || echo refused",
+            volumes=[(tmp_path, "/mnt", "ro")],
+            runtime=runtime,
+        )
+        assert said == "kept\nrefused\n"
+        (inner / "ours").touch()
+    finally:
+        subprocess.run(["umount", inner], check=True)
+
+
+def test_what_a_service_manager_told_us_isnt_the_runtimes(
+    box: Container, runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (
+        ("NOTIFY_SOCKET", str(tmp_path / "notify")),
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_PID", str(os.getpid())),
+    ):
+        monkeypatch.setenv(name, value)
+    said = sh(box, "env", runtime=runtime)
+    assert "PATH=" in said and "NOTIFY_SOCKET" not in said and "LISTEN_" not in said
+
+
 def test_volumes_that_cant_be_are_refused(box: Container, tmp_path: Path) -> None:
     for volume, why in (
         ((tmp_path / "nothing", "/mnt"), "doesn't exist here"),
@@ -287,7 +339,6 @@ def test_a_killed_runs_mount_points_are_cleared_by_the_next_look(
 ) -> None:
     running = shed.running
     from cowshed.running import stubs
-    from cowshed.running.registry import State
     from cowshed.running.rootfs import Rootfs
 
     running.registry.write(box.id, State(1, "plain", 1, ("proc", "etc/hosts")))
@@ -299,6 +350,56 @@ def test_a_killed_runs_mount_points_are_cleared_by_the_next_look(
     assert letters(box) == []
     state = running.state(box.id)
     assert state is not None and state.stubs == () and state.status == 137
+
+
+def test_a_killed_runs_mount_points_are_cleared_without_a_mount(
+    shed: Shed, box: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with box.tree(writable=True) as tree:
+        etc, root = tree.stat("etc").mtime_ns, tree.stat("").mtime_ns
+        tree.mkdir("proc")
+        tree.write_bytes("etc/hosts", b"")
+        tree.utime("etc", etc)
+        tree.utime("", root)
+    state = begun(runtime="plain", supervisor=1)
+    shed.running.registry.write(box.id, state._replace(stubs=("proc", "etc/hosts")))
+
+    def refuse(*arguments: object, **more: object) -> None:
+        raise StoreError("mounting needs privilege")
+
+    monkeypatch.setattr(Mounts, "_make", refuse)
+    assert box.usage().apparent == 0
+    assert letters(box) == []
+    after = shed.running.state(box.id)
+    assert after is not None and after.stubs == () and after.status == 137
+    with box.tree() as tree:
+        assert not tree.exists("proc") and tree.stat("").mtime_ns == root
+
+
+def test_mount_points_are_gone_before_they_are_forgotten(
+    shed: Shed, box: Container, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Registry.write
+    seen: list[tuple[bool, bool]] = []
+
+    def look(self: Registry, container: str, state: State) -> None:
+        [mount] = shed.mounts()
+        seen.append((bool(state.stubs), os.path.exists(mount.path / "proc")))
+        write(self, container, state)
+
+    monkeypatch.setattr(Registry, "write", look)
+    box.run(["true"], runtime=runtime)
+    assert seen == [(True, False), (False, False)]
+
+
+def test_a_sweep_forgets_runs_of_containers_that_are_gone_and_keeps_no_lock(shed: Shed) -> None:
+    shed.running.registry.write("f" * 64, begun())
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [shed.running.sweep()]
+    assert kept and not shed.running.registry.home("f" * 64).exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with shed.locks.acquire(f"running:{'f' * 64}", timeout=0):
+        pass
 
 
 def test_thirty_two_at_once(shed: Shed) -> None:
@@ -371,6 +472,44 @@ def test_a_bundle_runs_elsewhere(box: Container, runtime: str, tmp_path: Path) -
     assert "A /tmp/new" in letters(box)
     with pytest.raises(StoreError, match="isn't empty"):
         box.bundle(path, ["true"])
+
+
+@as_root
+def test_programs_gain_privilege_in_a_bundle_that_root_alone_reaches(
+    box: Container, tmp_path: Path
+) -> None:
+    if probe("runc") is not None:
+        pytest.skip(str(probe("runc")))
+    sh(box, "cat /bin/id > /bin/mine; chmod 4755 /bin/mine")
+    (tmp_path / "bundle").mkdir(mode=0o755)
+    path = box.bundle(tmp_path / "bundle", ["/bin/mine", "-u"], user="www")
+    try:
+        assert path.stat().st_mode & 0o777 == 0o700
+        ran = subprocess.run(
+            ["runc", "run", "--bundle", str(path), f"cowshed-suid-{os.getpid()}"],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (0, b"0\n"), ran.stderr
+    finally:
+        box.unmount()
+
+
+def test_a_bundle_that_couldnt_be_made_leaves_nothing(box: Container, tmp_path: Path) -> None:
+    place = tmp_path / "bundle"
+    ordinary = os.geteuid() != 0
+    for mounted in (False, True) if ordinary else (False,):
+        if mounted:
+            box.mount()
+        with pytest.raises(CommandError, match="nosuch"):
+            box.bundle(place, ["nosuch"])
+        assert os.listdir(place) == []
+        assert len(box._shed.mounts()) == mounted  # pyright: ignore[reportPrivateUsage]
+        assert letters(box) == []
+    assert box.bundle(place, ["true"]) == place
+    box.unmount()
+    assert letters(box) == []
 
 
 def test_a_hundred_runs_leave_nothing(shed: Shed) -> None:

@@ -117,12 +117,6 @@ def process_in(space: int) -> str | None:
     return None
 
 
-def boot() -> str:
-    """Return the ID of this boot of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
 def bind(source: str, target: str) -> None:
     """Show directory ``source`` at ``target``."""
     _mount(source, target, None, _BIND, None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from ..boot import boot_id
 from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageError
 from . import kernel, ways
 from .absorbing import absorb
@@ -67,12 +68,22 @@ class Mounts:
 
     # -- making and taking away -----------------------------------------------------------------
 
-    def mount(self, container: ContainerRecord, directory: Path | None, *, read_only: bool) -> Path:
-        """See ``Container.mount``."""
+    def mount(
+        self,
+        container: ContainerRecord,
+        directory: Path | None,
+        *,
+        read_only: bool,
+        no_suid: bool | None = None,
+    ) -> Path:
+        """See ``Container.mount``. ``no_suid``: let nobody gain privilege by a program in there;
+        by default where somebody chose the directory, as others may reach it."""
         with self._changing(container.id):
             record = self._living(container.id)
             if record is None:
-                record = self._make(container, directory, read_only=read_only, lasting=True)
+                record = self._make(
+                    container, directory, read_only=read_only, lasting=True, no_suid=no_suid
+                )
             else:
                 _require_same(container, record, directory, read_only=read_only)
                 self.registry.write(attrs.evolve(record, lasting=True))
@@ -144,12 +155,15 @@ class Mounts:
         *,
         read_only: bool,
         lasting: bool,
+        no_suid: bool | None = None,
     ) -> Record:
         layer = f"{container.driver}.{container.chain}"
         with self._nobody_writes(container):
             try:
                 with self._shed.locks.acquire(being_mounted(layer), shared=True):
-                    return self._mount(container, directory, read_only=read_only, lasting=lasting)
+                    return self._mount(
+                        container, directory, read_only=read_only, lasting=lasting, no_suid=no_suid
+                    )
             except BaseException:
                 self.lowers.let_go(layer, self._lowers_in_use)
                 raise
@@ -161,6 +175,7 @@ class Mounts:
         *,
         read_only: bool,
         lasting: bool,
+        no_suid: bool | None = None,
     ) -> Record:
         path = None if directory is None else _usable(directory)
         try:
@@ -183,7 +198,7 @@ class Mounts:
             read_only=read_only,
             lasting=lasting,
             mounted=not in_place,
-            boot=kernel.boot(),
+            boot=boot_id(),
             namespace=kernel.namespace(),
             made_ns=time.time_ns(),
             layered=layered,
@@ -200,7 +215,9 @@ class Mounts:
             except OSError as error:
                 raise ways.explained(error, self._root, path, way.how) from error
             try:
-                kernel.restrict(path, read_only=read_only, no_suid=directory is not None)
+                if no_suid is None:
+                    no_suid = directory is not None
+                kernel.restrict(path, read_only=read_only, no_suid=no_suid)
                 point = kernel.point_at(path)
                 record = attrs.evolve(record, device="" if point is None else point.device)
                 self.registry.write(record)
@@ -292,6 +309,18 @@ class Mounts:
             return  # removed by force
 
     # -- looking --------------------------------------------------------------------------------
+
+    def in_use(self, container: str) -> Record | None:
+        """Return the record of a mount that somebody uses, or that is to stay; take away one that
+        nobody does."""
+        if not self.registry.has(container):
+            return None
+        with self._changing(container):
+            return self._living(container)
+
+    def is_here(self, record: Record) -> bool:
+        """Say whether we could use a mount: it lives, and not in another mount namespace."""
+        return state(record) == "alive"
 
     def is_mounted(self, container: str) -> bool:
         """Say whether processes may be using a container's mount, here or elsewhere."""

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import attrs
 
+from ..boot import boot_id
 from ..partials import sync_directory
 from . import kernel
 from .format import Format
@@ -153,7 +154,7 @@ def state(record: Record) -> State:
     """Say what has become of a mount: it may have died with its server, been taken away by
     somebody, or gone with the machine's last boot; one in another mount namespace can't be used
     here."""
-    if record.boot != kernel.boot():
+    if record.boot != boot_id():
         return "gone"
     if not record.mounted:
         return "alive" if os.path.isdir(record.path) else "gone"

@@ -11,7 +11,7 @@ from typing import cast
 import attrs
 
 from ..errors import CowshedError, StoreError, UsageError
-from .options import Options, require_clean
+from .options import Options, Volume, require_clean
 from .rootfs import Rootfs
 from .users import User, find_user
 
@@ -116,11 +116,36 @@ def resolved(root: Rootfs, path: str) -> tuple[str, int | None]:
         raise StoreError(f"{path} in the container: {error.strerror}") from None
 
 
-def make_directory(root: Rootfs, process: Process) -> None:
-    """Make the working directory if it is missing, as Docker does: it is the container's."""
+def make_directory(root: Rootfs, process: Process, volumes: tuple[Volume, ...]) -> None:
+    """Make the working directory if it is missing, as Docker does: it is the container's, or the
+    volume's that it lies in. Behind a link in a volume it is the runtime's to find.
+
+    Raises:
+        StoreError: it can't be made.
+    """
     from .stubs import make
 
-    make(root, process.directory.lstrip("/"), directory=True)
+    path = process.directory
+    around = [one for one in volumes if f"{path}/".startswith(f"{one.target}/")]
+    if not around:
+        make(root, path.lstrip("/"), directory=True)
+        return
+    volume = max(around, key=lambda one: len(one.target))
+    rest = path[len(volume.target) + 1 :]
+    if not os.path.isdir(volume.source):
+        return
+    with Rootfs(volume.source) as inside:
+        where, mode = resolved(inside, rest)
+        if mode is not None or where != rest:
+            return
+        why = "the volume is read-only"
+        if not volume.read_only:
+            try:
+                make(inside, rest, directory=True)
+                return
+            except OSError as error:
+                why = error.strerror or "it can't be made"
+        raise StoreError(f"working directory {path} isn't in volume {volume.source}: {why}")
 
 
 def _arguments(config: Mapping[str, object], options: Options) -> tuple[str, ...]:

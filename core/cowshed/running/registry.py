@@ -16,15 +16,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..boot import boot_id, since_boot_ns
+
 STATE, PID = "state.json", "pid"
 
-#: Seconds that a process may seem younger than the file that names it, as the kernel says when it
-#: booted in whole seconds. Who was given the number meanwhile is younger by more.
-_YOUNGER = 2.0
+#: Seconds that a process may seem younger than the file that names it, as the kernel counts in
+#: ticks and a file's time is that of the last one. Who was given the number later is younger.
+_YOUNGER = 1.0
 
 
 class State(NamedTuple):
@@ -41,6 +44,21 @@ class State(NamedTuple):
     status: int | None = None
     #: Whether the record is of a bundle that was handed to somebody else.
     bundle: str = ""
+    #: ``started_ns`` as time since the machine was booted, and that boot: the clock may be set.
+    booted_ns: int = 0
+    boot: str = ""
+
+
+def begun(*, runtime: str = "", supervisor: int = 0, bundle: str = "") -> State:
+    """Return the record of a run that begins now."""
+    return State(
+        time.time_ns(),
+        runtime=runtime,
+        supervisor=supervisor,
+        bundle=bundle,
+        booted_ns=since_boot_ns(),
+        boot=boot_id(),
+    )
 
 
 class Registry:
@@ -95,20 +113,22 @@ class Registry:
         """Return the number of the container's first process, if it lives."""
         path = self.home(container) / PID
         try:
-            text = path.read_bytes()
-            pid, written = int(text), path.stat().st_mtime
+            pid, written = int(path.read_bytes()), path.stat().st_mtime_ns
             started = _start_of(pid)
         except (OSError, ValueError, IndexError):
             return None
-        return pid if started is not None and started - written < _YOUNGER else None
+        state = self.read(container)
+        if started is None or state is None or state.boot != boot_id():
+            return None
+        # What the clock said when the run began says when that was since the boot.
+        written -= state.started_ns - state.booted_ns
+        return pid if started - written / 1e9 < _YOUNGER else None
 
 
 def _start_of(pid: int) -> float | None:
-    """Return when a process was started, in seconds since the epoch; None: it has ended."""
+    """Return when a process was started, in seconds since the boot; None: it has ended."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     if fields[0] in (b"Z", b"X"):
         return None
-    with open("/proc/stat", "rb") as file:
-        boot = next(line for line in file if line.startswith(b"btime "))
-    return int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")

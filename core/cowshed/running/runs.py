@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ..entry import parent_of
 from ..errors import BusyError, CowshedError, InUseError, NotFoundError, StoreError
 from ..records import ContainerRecord
 from . import stubs
-from .registry import Registry, State
+from .registry import Registry, State, begun
 
 if TYPE_CHECKING:
     from ..container import Container
@@ -63,7 +62,11 @@ class Runs:
             self._settle(container.record)
             self._require_kept(container)
             with container.mounted() as path:
-                return self._run(container, options, streams, signals, str(path))
+                try:
+                    return self._run(container, options, streams, signals, str(path))
+                finally:
+                    if signals is not None:
+                        signals.over()
 
     def _run(
         self,
@@ -81,7 +84,7 @@ class Runs:
             home = self.registry.home(container.id)
             config = container.image_config()
             runtime, identity = self._choose(options, make_user(root, config, options))
-            state = State(time.time_ns(), runtime.name, os.getpid())
+            state = begun(runtime=runtime.name, supervisor=os.getpid())
             size = _size(options, streams)
             with self._prepared(container, root, options, identity, home, state, size) as bundle:
                 status = None
@@ -105,6 +108,8 @@ class Runs:
                     if signals is not None:
                         signals.over()
                     runtime.clear(bundle)
+                    # Before they are forgotten: who is killed in between leaves a note of them.
+                    stubs.clear(root, self._stubs(container.id))
                     self._ended(container.id, status)
 
     @contextmanager
@@ -118,7 +123,7 @@ class Runs:
         state: State,
         size: tuple[int, int] | None = None,
     ) -> Generator[Bundle]:
-        """Make the bundle, and the stubs for as long as it is used."""
+        """Make the bundle, and the stubs, which are there as long as anybody uses it."""
         from .process import make_directory, make_process, require_executable
         from .runtimes import Bundle
         from .spec import find_places, make_spec, write_etc
@@ -134,7 +139,7 @@ class Runs:
             for place, directory in places.missing:
                 stubs.make(root, place, directory=directory)
             if not options.read_only:
-                make_directory(root, process)
+                make_directory(root, process, places.volumes)
             write_etc(os.fspath(home), hostname, options.network)
             yield Bundle(
                 id=container.id,
@@ -154,8 +159,6 @@ class Runs:
         except BaseException:
             stubs.clear(root, missing)
             raise
-        if not state.bundle:  # others need them until the bundle is unmounted
-            stubs.clear(root, missing)
 
     def _choose(self, options: Options, user: User) -> tuple[Runtime, Identity | None]:
         from .choosing import BUBBLEWRAP, RUNC, choose
@@ -189,6 +192,10 @@ class Runs:
                 finished_ns=time.time_ns(), status=137 if status is None else status, stubs=()
             )
             self.registry.write(container, state)
+
+    def _stubs(self, container: str) -> tuple[str, ...]:
+        state = self.registry.read(container)
+        return () if state is None else state.stubs
 
     # -- one more process -----------------------------------------------------------------------
 
@@ -283,11 +290,12 @@ class Runs:
             _require_empty(directory)
             directory = directory.resolve()
             identity = find_identity()
+            there = self._shed.mounting.is_mounted(container.id)
             path = self._mount_for_bundle(container, directory, identity)
             made = False
             try:
                 with Rootfs(os.path.realpath(path)) as root:
-                    state = State(time.time_ns(), bundle=os.fspath(directory))
+                    state = begun(bundle=os.fspath(directory))
                     prepared = self._prepared(container, root, options, identity, directory, state)
                     with prepared as bundle:
                         spec = dict(bundle.spec)
@@ -298,9 +306,11 @@ class Runs:
                         made = True
             finally:
                 if not made:
-                    with suppress(CowshedError):
-                        container.unmount()
+                    if not there:
+                        with suppress(CowshedError):
+                            container.unmount()
                     self.registry.forget(container.id)
+                    _empty(directory)
             return directory
 
     def _require_kept(self, container: Container) -> None:
@@ -318,9 +328,13 @@ class Runs:
         rootfs = directory / "rootfs"
         if identity is not None:
             return container.mount()  # who isn't root can't mount it there
+        # What gains privilege in the container, as sudo does, is for nobody else of this machine.
+        directory.chmod(0o700)
         rootfs.mkdir()
         try:
-            return container.mount(rootfs)
+            return self._shed.mounting.mount(
+                container.record, rootfs, read_only=False, no_suid=False
+            )
         except BaseException:
             rootfs.rmdir()
             raise
@@ -436,18 +450,32 @@ class Runs:
                 return
         elif self.registry.process(record.id) is not None:
             return
-        if state.stubs and not self._shed.read_only:
-            from .rootfs import Rootfs
-
-            with (
-                self._shed.mounting.mounted(record, read_only=False) as path,
-                Rootfs(os.path.realpath(path)) as root,
-            ):
-                stubs.clear(root, state.stubs)
+        if state.stubs and not self._shed.read_only and not self._clear(record, state.stubs):
+            return
         if state.bundle:
             self.registry.forget(record.id)
         else:
             self._ended(record.id, None)
+
+    def _clear(self, record: ContainerRecord, made: tuple[str, ...]) -> bool:
+        """Take stubs out of a container, without a mount if it has none, as that takes privilege
+        and time; return whether it could be done from here."""
+        from .rootfs import Rootfs
+
+        mounting = self._shed.mounting
+        mount = mounting.in_use(record.id)
+        if mount is None or mount.read_only or mount.how == "native":
+            with self._shed.container(record.id).tree(writable=True) as tree:
+                stubs.remove(tree, made)
+            return True
+        if not mounting.is_here(mount):
+            return False  # they stay hidden until that mount is gone
+        with (
+            mounting.mounted(record, read_only=False) as path,
+            Rootfs(os.path.realpath(path)) as root,
+        ):
+            stubs.clear(root, made)
+        return True
 
     def shown(self, record: ContainerRecord, changes: Iterable[Change]) -> Iterator[Change]:
         """Leave out of a container's changes what is there for a run only."""
@@ -483,13 +511,7 @@ class Runs:
         if state is None or not state.stubs:
             return
         with self._shed.driver(driver).tree(fork, writable=True) as tree:
-            gone = stubs.present(tree, state.stubs)
-            for path in reversed(state.stubs):
-                if path in gone:
-                    above = parent_of(path)
-                    kept = tree.stat(above).mtime_ns
-                    tree.remove_tree(path)
-                    tree.utime(above, kept)
+            stubs.remove(tree, state.stubs)
 
     def sweep(self) -> None:
         """Forget containers that are gone."""
@@ -500,8 +522,11 @@ class Runs:
                 record = transaction.container(container)
             if record is not None:
                 self.settle([record])
-            elif self._shed.locks.attempt(_key(container)) is not None:
-                self._forget(container)
+                continue
+            lock = self._shed.locks.attempt(_key(container))
+            if lock is not None:
+                with lock:
+                    self._forget(container)
 
 
 class _RunningError(InUseError):
@@ -549,3 +574,14 @@ def _require_empty(directory: Path) -> None:
         raise StoreError(f"{directory} can't be a bundle: {error.strerror}") from None
     if strangers:
         raise StoreError(f"{directory} isn't empty; write the bundle into an empty directory")
+
+
+def _empty(directory: Path) -> None:
+    """Take out of a directory what we put there for a bundle."""
+    from .runtimes import BUNDLED
+    from .spec import ETC
+
+    for name in (*ETC, BUNDLED):
+        (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        (directory / "rootfs").rmdir()
