@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,12 @@ from .filesystems import Unavailable, given, mounted
 
 #: ``--thorough``, for the conformance kit.
 pytest_plugins = ["cowshed.testing.plugin"]
+
+
+def pytest_configure() -> None:
+    """Let fixtures take down what they mounted when the session is ended, as by timeout(1)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 
 #: Returns the root of a file system of the kind given, mounted with the options given.
 Mount = Callable[..., Path]

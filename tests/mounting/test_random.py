@@ -14,6 +14,7 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from cowshed.mounting.lowers import Lowers
 
 from .conftest import LAYERED, require_mounts, unmount_all
 from .pictures import Picture, Seen, differences, of_directory, of_tree
+from .test_mounts import wait_for
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NO_REPLACE, _EXCHANGE = 1, 2
@@ -318,3 +320,22 @@ def test_a_mount_answers_as_a_native_directory_does(shed: Shed, seed: int, tmp_p
     with shed.driver(container.driver).tree(container.record.chain) as tree:
         assert differences(layer, of_tree(tree)) == []
     container.remove()
+
+
+def test_a_session_that_is_ended_leaves_no_mount(tmp_path: Path) -> None:
+    require_mounts()
+    place = tmp_path / "session"
+    one = f"{test_a_mount_answers_as_a_native_directory_does.__name__}[0-hardlink-farm-auto]"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    session = subprocess.Popen(
+        [*command, f"--basetemp={place}", f"{__file__}::{one}"], stdout=subprocess.DEVNULL
+    )
+
+    def mounted() -> bool:
+        return f"{place}/" in Path("/proc/self/mountinfo").read_text(errors="replace")
+
+    wait_for(lambda: mounted() or session.poll() is not None, 120)
+    assert mounted()
+    session.terminate()
+    assert session.wait(120) == pytest.ExitCode.INTERRUPTED
+    assert not mounted()
