@@ -351,6 +351,24 @@ def test_a_lost_upload_is_begun_again(
     assert fresh.pull(f"{registry.host}/{name}/to:v1")[0].image.id == shed.image(image.id).id
 
 
+@pytest.mark.parametrize("fault", [{"lose": True}, {"action": answer(404)}], ids=["done", "gone"])
+def test_the_end_of_an_upload_is_not_taken_for_granted(
+    registry: RegistryProcess,
+    proxy: FaultProxy,
+    open_shed: OpenShed,
+    image: MadeImage,
+    name: str,
+    fault: dict[str, Any],
+) -> None:
+    """The registry has the blob, but its answer is lost; or it doesn't know the upload any more."""
+    shed = open_shed()
+    started(shed, registry, name)
+    proxy.on("PUT .*/uploads/", times=1, **fault)
+    push(shed, image.id, f"{proxy.host}/{name}/to:v1", compression="zstd")
+    fresh = open_shed("fresh")
+    assert fresh.pull(f"{registry.host}/{name}/to:v1")[0].image.id == shed.image(image.id).id
+
+
 def test_a_kept_blob_is_sent_again_from_its_start(
     registry: RegistryProcess,
     proxy: FaultProxy,

@@ -239,7 +239,7 @@ class Repository:
             return None
         from .upload import Upload
 
-        return Upload(self.endpoint, self._push, response)
+        return Upload(self.endpoint, self._push, response, self.has_blob)
 
     # -- what refers to an image --------------------------------------------------------------
 

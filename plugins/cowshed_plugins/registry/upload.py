@@ -28,8 +28,15 @@ class LostUploadError(RegistryError):
 class Upload:
     """A session that the registry has opened."""
 
-    def __init__(self, endpoint: Endpoint, scopes: Scopes, response: Response) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        scopes: Scopes,
+        response: Response,
+        has_blob: Callable[[Descriptor], bool],
+    ) -> None:
         self._endpoint = endpoint
+        self._has_blob = has_blob
         self._scopes = scopes
         self._location = ""
         self._move(response)
@@ -103,16 +110,27 @@ class Upload:
             self._ask(start, end)
 
     def finish(self, digest: str) -> None:
-        """End a chunked upload; the registry compares the digest."""
+        """End a chunked upload; the registry compares the digest.
+
+        Raises:
+            LostUploadError: begin a new upload with the first byte.
+        """
         response = self._endpoint.request(
             "PUT",
             self._closing(digest),
             scopes=self._scopes,
             headers={"Content-Length": "0"},
             body=b"",
-            expect=(201,),
+            expect=(201, 404),
         )
         drain(response)
+        if response.status == 404:
+            # An answer that was lost may have said 201: there is no upload then, but a blob.
+            item = Descriptor(
+                media_type="application/octet-stream", digest=digest, size=self.offset
+            )
+            if not self._has_blob(item):
+                raise LostUploadError(self._endpoint.name, "the upload is gone")
 
     def cancel(self) -> None:
         """Tell the registry that nothing more comes; what it says to that doesn't matter."""
