@@ -609,6 +609,29 @@ def test_what_comes_behind_a_range_is_not_waited_for(
     assert_sound(shed, pair)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content_Range": f"bytes 0-{'9' * 5000}/*"},
+        {"Content_Type": "multipart/byteranges; boundary*=utf-8''%E2%82%AC"},
+    ],
+    ids=["a long number", "no boundary"],
+)
+def test_headers_of_ranges_that_make_no_sense_are_answered_with_a_full_download(
+    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str, headers: dict[str, str]
+) -> None:
+    blob = pair.layers[0]
+
+    def act(handler: Any) -> None:
+        ranges = handler.headers.get("Range")
+        answer(206 if ranges else 200, blob.data, **(headers if ranges else {}))(handler)
+
+    proxy.on(f"GET .*/blobs/{blob.digest}", action=act)
+    second = pull(shed, proxy.host, name, "v2")
+    assert second.received >= second.total
+    assert_sound(shed, pair)
+
+
 def test_a_damaged_range_is_noticed(
     pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
 ) -> None:

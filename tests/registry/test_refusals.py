@@ -537,6 +537,51 @@ def test_a_realm_that_redirects_elsewhere_sees_no_credentials_there(
 
 
 @pytest.mark.parametrize(
+    "said",
+    [b"[" * 100_000, b'{"token": "\\u20ac"}', b"9" * 5000, b'{"token": 1}'],
+    ids=["nested deeply", "no ASCII", "a long number", "a number"],
+)
+def test_an_answer_that_is_no_token_is_refused(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str, said: bytes
+) -> None:
+    header = f'Bearer realm="http://{proxy.host}/token"'
+    proxy.on("GET .*/manifests/", action=answer(401, WWW_Authenticate=header))
+    proxy.on("GET /token", action=answer(200, said))
+    assert "gave no token" in refused(shed, f"{proxy.host}/{name}:v1", RegistryError)
+
+
+def test_a_token_that_is_good_for_ever_is_taken(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str
+) -> None:
+    header = f'Bearer realm="http://{proxy.host}/token"'
+    proxy.on("GET .*/manifests/", times=1, action=answer(401, WWW_Authenticate=header))
+    said = b'{"token": "t", "expires_in": 1' + b"0" * 400 + b"}"
+    proxy.on("GET /token", action=answer(200, said))
+    shed.import_image(f"docker://{proxy.host}/{name}:v1")
+    assert len(proxy.requests("GET /token")) == 1
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000], ids=["no digit", "a long number"])
+def test_a_length_that_is_no_number_is_none(
+    proxy: FaultProxy, image: MadeImage, shed: Shed, name: str, length: str
+) -> None:
+    def act(data: bytes) -> Any:
+        def send(handler: Any) -> None:
+            handler.send_response_only(200)
+            handler.send_header("Content-Length", length)
+            handler.end_headers()
+            handler.wfile.write(data)
+            handler.close_connection = True
+
+        return send
+
+    for blob in (image.config, *image.layers):
+        proxy.on(f"GET .*/blobs/{blob.digest}", action=act(blob.data))
+    shed.import_image(f"docker://{proxy.host}/{name}:v1")
+    assert f"sha256:{shed.images()[0].id}" == image.id
+
+
+@pytest.mark.parametrize(
     "realm", ["", "nonsense", "file:///etc/passwd", "https://[bad", "http://127.0.0.1:99999/"]
 )
 def test_an_unusable_realm_is_refused(

@@ -32,6 +32,8 @@ _REDIRECTS = 3
 #: What a token is good for if the realm doesn't say (specification: 60 s), less some margin.
 _LIFE = 60.0
 _MARGIN = 10.0
+#: Longer than this no token is believed to be good.
+_LONGEST = 86_400.0
 
 
 @attrs.frozen
@@ -155,10 +157,12 @@ class Authority:
             query.append(("service", service))
         answer = self._ask(realm, query, credentials)
         token = answer.get("token") or answer.get("access_token")
-        if not isinstance(token, str) or not token or not token.isprintable():
+        if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()):
             raise RegistryError(self._registry, f"its token realm {parts.netloc} gave no token")
         life = answer.get("expires_in")
-        return f"Bearer {token}", float(life) if isinstance(life, (int, float)) else _LIFE
+        if not isinstance(life, (int, float)):
+            life = _LIFE
+        return f"Bearer {token}", float(min(life, _LONGEST))
 
     def _may_see(self, realm: str, base: str) -> bool:
         ours, theirs = parsed(base), parsed(realm)
@@ -209,7 +213,7 @@ class Authority:
             )
         try:
             answer: object = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         return cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
 

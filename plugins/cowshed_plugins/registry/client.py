@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _ACCEPTED = ", ".join([*sorted(MANIFESTS), *sorted(INDEXES)])
 _TYPES = MANIFESTS | INDEXES | SCHEMA_1
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+#: Numbers with as many digits as are sensible; int() refuses 4,301 of them.
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _LINK = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
 _READ = 256 << 10
 _MAX_PAGES = 100
@@ -133,8 +134,7 @@ class Repository:
         def take(response: Response) -> None:
             nonlocal raw
             try:
-                length = response.headers.get("Content-Length", "")
-                if length.isdigit() and int(length) > MAX_DOCUMENT:
+                if (_length(response) or 0) > MAX_DOCUMENT:
                     raise LimitExceededError(what, MAX_DOCUMENT)
                 raw = read_whole(response, MAX_DOCUMENT)
                 if len(raw) > MAX_DOCUMENT:
@@ -156,10 +156,10 @@ class Repository:
             "HEAD", self._path("blobs", item.digest), scopes=self._push, expect=(200, 404)
         )
         drain(response)
-        length = response.headers.get("Content-Length", "")
-        if response.status == 200 and length.isdigit() and int(length) != item.size:
+        length = _length(response)
+        if response.status == 200 and length is not None and length != item.size:
             raise DigestMismatchError(
-                f"blob {item.digest} at {self.endpoint.name}", f"{item.size:,} bytes", length
+                f"blob {item.digest} at {self.endpoint.name}", f"{item.size:,} bytes", f"{length:,}"
             )
         return response.status == 200
 
@@ -179,13 +179,12 @@ class Repository:
                 response.close()
                 raise RegistryError(self.endpoint.name, f"blob {digest}: another range came")
             return response, int(match[3]) if match[3].isdigit() else None
-        length = response.headers.get("Content-Length", "")
         try:
             _skip(response, offset)
         except FAILURES:
             response.close()
             raise
-        return response, int(length) if length.isdigit() else None
+        return response, _length(response)
 
     def open_ranges(self, digest: str, ranges: Sequence[tuple[int, int]]) -> Response:
         """Ask for ranges of a blob; the answer has status 206 if the registry gives ranges.
@@ -258,6 +257,11 @@ class Repository:
         return pages
 
 
+def _length(response: Response) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
 def _skip(response: Response, count: int) -> None:
     """Pass over what is here already: not every registry knows ranges."""
     while count and (data := response.read(min(count, _READ))):
@@ -269,7 +273,10 @@ def _next_page(response: Response, path: str) -> str | None:
     match = _LINK.search(response.headers.get("Link", ""))
     if match is None:
         return None
-    parts = urlsplit(urljoin(path, match[1]))
+    try:
+        parts = urlsplit(urljoin(path, match[1]))
+    except ValueError:
+        return None
     return f"{parts.path}?{parts.query}"
 
 

@@ -162,7 +162,10 @@ def _boundary(response: Response) -> bytes:
     boundary = message.get_boundary("")
     if not boundary:
         raise OSError("it sends a multipart answer without a boundary")
-    return b"--" + boundary.encode("latin-1")
+    try:
+        return b"--" + boundary.encode("latin-1")
+    except UnicodeEncodeError:
+        raise OSError("it sends a multipart answer with a boundary that can't be one") from None
 
 
 def _parts(body: _Body, boundary: bytes, most: int) -> Iterator[Range]:

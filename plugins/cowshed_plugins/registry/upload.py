@@ -18,7 +18,7 @@ from .endpoint import Endpoint, Scopes
 from .errors import RegistryError, UnreachableError
 from .wire import Response, drain
 
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
 
 class LostUploadError(RegistryError):
@@ -42,7 +42,7 @@ class Upload:
         self._move(response)
         least = response.headers.get("OCI-Chunk-Min-Length", "")
         #: The shortest chunk that the registry takes, but for the last.
-        self.least = int(least) if least.isdigit() else 0
+        self.least = int(least) if re.fullmatch("[0-9]{1,18}", least) else 0
         self.offset = 0
 
     def put(self, item: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
