@@ -465,6 +465,38 @@ def test_exec_gets_a_terminal_too(cowshed: CommandLine, shed: Shed, with_termina
     process.communicate(timeout=60)
 
 
+def test_a_terminal_takes_much_input(cowshed: CommandLine, with_terminals: str) -> None:
+    """While nobody reads what the terminal says of it."""
+    many = 20_000
+    given = b"".join(b"line %d\n" % number for number in range(many))
+    ran = cowshed(
+        "run", "--rm", "-it", "--runtime", with_terminals, "tools", "cat", input=given
+    )  # fmt: skip
+    assert ran.returncode == 0
+    assert b"line %d\r\n" % (many - 1) in ran.stdout
+
+
+def test_a_terminals_output_waits_for_who_reads_it(
+    cowshed: CommandLine, with_terminals: str
+) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    process = subprocess.Popen(
+        [*cowshed.command, "run", "--rm", "-t", "--runtime", with_terminals, "tools",
+         "head", "-c", "1000000", "/dev/zero"],
+        env=cowshed.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(lambda: not select.select([], [theirs], [], 0)[1] or process.poll() is not None)
+    os.close(theirs)
+    with open(ours, "rb") as file:
+        assert file.read() == bytes(1_000_000)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 0
+
+
 def test_a_terminal_without_one_of_ours(cowshed: CommandLine, with_terminals: str) -> None:
     ran = cowshed(
         "run",

@@ -163,7 +163,7 @@ def supervise(
     if terminal:
         from .terminal import Terminal
 
-        with Terminal(streams) as pseudo:
+        with Terminal(streams, passed_on=launch.leads_terminal) as pseudo:
             return _watch(launch, streams, signals, pseudo)
     return _watch(launch, streams, signals, None)
 

@@ -23,8 +23,12 @@ _BLOCK = 1 << 16
 class Terminal:
     """Makes it, puts the caller's into raw mode if it gives us its keys, and carries bytes."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, *, passed_on: bool = False) -> None:
+        # Whether a runtime passes it all on, raw, from and to a terminal of its own.
+        self._passed_on = passed_on
         self._master, self.slave = pty.openpty()
+        # A process that waits until we take what it wrote doesn't read what we write.
+        os.set_blocking(self._master, False)
         self._input = _descriptor(streams.stdin, sys.stdin)
         self._output = _descriptor(streams.stdout, sys.stdout)
         self._saved: list[Any] | None = None
@@ -67,9 +71,9 @@ class Terminal:
             readable, writable, _ = select.select(reading, targets, [], 0.5)
             if self._master in readable:
                 data = self._read()
-                if not data:
+                if data == b"":
                     return
-                _write_all(self._output, data)
+                _write_all(self._output, data or b"")
             elif not readable and not writable and process.poll() is not None:
                 return
             if self._input is not None and self._input in readable:
@@ -85,13 +89,16 @@ class Terminal:
         """Return what a person types to say that there is no more."""
         with suppress(termios.error):
             attributes = termios.tcgetattr(self._master)
-            if attributes[3] & termios.ICANON:
+            if attributes[3] & termios.ICANON or self._passed_on:
                 return bytes(attributes[6][termios.VEOF])
         return b""
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytes | None:
+        """Return what was written on the other side; None: nothing yet, nothing: it is closed."""
         try:
             return os.read(self._master, _BLOCK)
+        except BlockingIOError:
+            return None
         except OSError as error:
             if error.errno == errno.EIO:  # nobody has the other side any more
                 return b""
@@ -129,4 +136,7 @@ def _descriptor(stream: int | IO[bytes] | None, own: Any) -> int | None:
 def _write_all(descriptor: int | None, data: bytes) -> None:
     view = memoryview(data)
     while view and descriptor is not None:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # whoever has it besides us wanted it so
+            select.select([], [descriptor], [])
