@@ -319,8 +319,18 @@ def test_what_a_mount_begins_with_is_on_the_disk_before_it_counts(
         assert (home / "upper.new/etc/new").read_bytes() == b"new"
         synced.append(set(os.listdir(home)))
 
+    files: list[str] = []
+    really = os.fsync
+
+    def sync_file(descriptor: int) -> None:
+        files.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        really(descriptor)
+
     monkeypatch.setattr(layered_module, "syncfs", sync)
+    monkeypatch.setattr(os, "fsync", sync_file)
     container.mount()
+    # The record that says what the upper directory is over: unreadable, that would be nobody's.
+    assert [name.startswith("mount.json.") for name in files].count(True) == 1
     container.unmount()
     [there] = synced
     assert {"absorbed.json", "mount.json", "upper.new"} <= there and "upper" not in there

@@ -121,8 +121,8 @@ class Registry:
         with aside.open("x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
             json.dump(attrs.asdict(record), file)
-            if self._durable and record.layered and not record.read_only:
-                # Without it what processes wrote belongs to nobody.
+            if self._durable and record.layered and record.device and not record.read_only:
+                # Without it what processes wrote belongs to nobody; before, they couldn't.
                 file.flush()
                 os.fsync(file.fileno())
         os.rename(aside, path)
