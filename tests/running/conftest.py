@@ -82,7 +82,11 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _copy_program(os.path.realpath(found), root / "bin" / name, root)
     (root / "etc/passwd").write_text(PASSWD)
     (root / "etc/group").write_text(GROUP)
+    for directory, _, _ in os.walk(root):
+        os.chmod(directory, 0o755)  # whatever the umask
     (root / "tmp").chmod(0o1777)
+    for name in ("passwd", "group"):
+        (root / "etc" / name).chmod(0o644)
     script = root / "bin/script"
     script.write_text("#!/bin/nowhere\n")
     script.chmod(0o755)

@@ -303,6 +303,17 @@ def test_root_without_the_privilege_gets_one_sentence(
     assert cowshed("ps", "-q").stdout == b""
 
 
+@as_root
+def test_root_gives_no_capability_that_it_lacks(cowshed: CommandLine, runtime: str) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv isn't installed")
+    lacking = ["setpriv", "--bounding-set", "-audit_write", *cowshed.command]
+    ran = CommandLine(lacking, cowshed.environment)(
+        "run", "--rm", "--runtime", runtime, "tools", "true"
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_who_may_make_no_user_namespace_gets_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

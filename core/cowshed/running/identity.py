@@ -64,7 +64,7 @@ def obstacle(identity: Identity | None) -> str | None:
     """Say in one sentence why no runtime could start anything here, as far as it can be told
     without trying; None: it can't."""
     if identity is None:
-        if _has_capability(_SYS_ADMIN):
+        if has_capability(_SYS_ADMIN):
             return None
         return (
             "root lacks the capability SYS_ADMIN here, without which nobody makes namespaces; "
@@ -79,7 +79,7 @@ def obstacle(identity: Identity | None) -> str | None:
     return None
 
 
-def _has_capability(number: int) -> bool:
+def has_capability(number: int) -> bool:
     """Say whether this process has a capability (capabilities(7)); where nobody knows, it has."""
     try:
         with open("/proc/self/status", "rb") as file:

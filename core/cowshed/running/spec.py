@@ -15,7 +15,7 @@ import attrs
 
 from ..errors import StoreError, UsageError
 from . import security
-from .identity import Identity, Range, in_user_namespace
+from .identity import Identity, Range, has_capability, in_user_namespace
 from .options import Volume
 from .process import Process, resolved
 from .rootfs import Rootfs
@@ -157,7 +157,8 @@ def process_spec(process: Process) -> dict[str, Any]:
     if process.user.groups:
         user["additionalGids"] = list(process.user.groups)
     # Nothing to inherit: CVE-2022-24769. Root alone has them at once.
-    held = list(security.CAPABILITIES) if root else []
+    given = _capabilities()
+    held = given if root else []
     size: dict[str, Any] = {}
     if process.size is not None:
         # There before the process looks; what runtimes copy from their own terminal comes later.
@@ -170,7 +171,7 @@ def process_spec(process: Process) -> dict[str, Any]:
         "env": list(process.environment),
         "cwd": process.directory,
         "capabilities": {
-            "bounding": list(security.CAPABILITIES),
+            "bounding": given,
             "effective": held,
             "permitted": held,
             "inheritable": [],
@@ -178,6 +179,15 @@ def process_spec(process: Process) -> dict[str, Any]:
         },
         "noNewPrivileges": False,
     }
+
+
+def _capabilities() -> list[str]:
+    """Return those that a container has, but for what we lack ourselves, as in a container."""
+    from .inside import CAPABILITIES  # in the order of their numbers
+
+    if os.geteuid() != 0:
+        return list(security.CAPABILITIES)  # in a user namespace all are had
+    return [one for one in security.CAPABILITIES if has_capability(CAPABILITIES.index(one[4:]))]
 
 
 def _mapping(one: Range) -> dict[str, int]:
