@@ -1,9 +1,9 @@
 """The shed's directory: made, recognised, guarded against formats from the future.
 
 ``cowshed.json`` says the format; ``catalog/`` is LMDB; ``blobs/`` the OCI content store;
-``recipes/`` one file per layer; ``drivers/NAME/`` each driver's own; ``tmp/`` what is being
-written; ``locks`` the lock file. Mode 0700: what images hold is nobody else's business
-(CVE-2021-41091).
+``recipes/`` one file per layer; ``drivers/NAME/`` each driver's own; ``probed/`` which of those
+work here; ``tmp/`` what is being written; ``locks`` the lock file. Mode 0700: what images hold is
+nobody else's business (CVE-2021-41091).
 """
 
 from __future__ import annotations

@@ -478,12 +478,15 @@ class Shed(Closing):
     def _open_driver(self, name: str) -> Driver:
         from .driver import make_options
         from .interface import open_driver, probe
+        from .probed import is_known, remember
 
         spec = self.driver_spec(name)
         options = make_options(spec, self.config.driver_options(name))
-        reason = probe(spec, self.home.drivers)
-        if reason is not None:
-            raise DriverError(name, f"can't run here: {reason}")
+        if not is_known(self.home.root, name, self.home.drivers):
+            reason = probe(spec, self.home.drivers)
+            if reason is not None:
+                raise DriverError(name, f"can't run here: {reason}")
+            remember(self.home.root, name, self.home.drivers)
         return open_driver(spec, self.home.driver(name), options, durable=self.config.durable)
 
     def choose_driver(self, asked: str | None, about: str) -> str:

@@ -659,6 +659,34 @@ def test_a_driver_that_can_t_run_says_why(tmp_path: Path) -> None:
         shed.create("scratch", driver="lunar")
 
 
+def test_a_probe_that_found_nothing_is_asked_again_only_where_something_is_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cowshed import probed
+    from cowshed.driver import DriverSpec
+    from cowshed_drivers.naive_copy.plugin import SPEC
+
+    answers: list[str | None] = ["it needs a moon", None, "the moon has set"]
+
+    class Plugin:
+        @hookimpl
+        def cowshed_register_drivers(self) -> list[DriverSpec]:
+            return [attrs.evolve(SPEC, name="lunar", probe=lambda root: answers.pop(0))]
+
+    def use() -> None:
+        with Shed(tmp_path / "shed", driver="lunar", plugins={"lunar": Plugin()}) as shed:
+            shed.create("scratch")
+
+    with pytest.raises(DriverError, match="it needs a moon"):
+        use()
+    use()
+    use()
+    assert answers == ["the moon has set"]
+    monkeypatch.setattr(probed, "_circumstances", lambda drivers: "after the next boot")
+    with pytest.raises(DriverError, match="the moon has set"):
+        use()
+
+
 def test_a_chain_longer_than_a_driver_holds_is_refused(tmp_path: Path, layout: Layout) -> None:
     from cowshed.driver import DriverSpec
     from cowshed_drivers.naive_copy.plugin import SPEC
