@@ -17,7 +17,7 @@ import contextlib
 import os
 from collections.abc import Container, Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .context import Closing
 from .errors import (
@@ -26,8 +26,11 @@ from .errors import (
     LimitExceededError,
     NotFoundError,
 )
-from .oci import MAX_DOCUMENT, Descriptor, Digest
+from .oci import MAX_DOCUMENT, Digest
 from .partials import Claim, Partials, allocated, storing, sync_directory
+
+if TYPE_CHECKING:
+    from .oci import Descriptor
 
 _PIECE = 1 << 20
 #: A transfer that broke off a week ago is no longer worth its space.

@@ -18,7 +18,7 @@ import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, TypeAlias
+from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeAlias
 
 import attrs
 
@@ -50,8 +50,7 @@ class Held(enum.Enum):
     CONTAINER = "container"
 
 
-@attrs.frozen(kw_only=True)
-class Item:
+class Item(NamedTuple):
     """One thing a driver holds."""
 
     id: str
@@ -60,8 +59,7 @@ class Item:
     parent: str | None
 
 
-@attrs.frozen(kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """What one layer or container costs."""
 
     #: Bytes on disk that go away with it, were it removed alone.
@@ -73,8 +71,7 @@ class Usage:
     inodes: int
 
 
-@attrs.frozen(kw_only=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that ``verify`` found wrong. ``path`` is inside ``id``'s tree, or empty."""
 
     id: str
@@ -82,8 +79,7 @@ class Problem:
     what: str
 
 
-@attrs.frozen(kw_only=True)
-class NativeDirectory:
+class NativeDirectory(NamedTuple):
     """An attachment: the container is a directory that processes may use, to write in as well."""
 
     path: str
@@ -92,8 +88,7 @@ class NativeDirectory:
     faithful: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class OwnMount:
+class OwnMount(NamedTuple):
     """An attachment: the driver mounts the container itself. What processes write there is the
     container's at once, in ``changes``, ``usage`` and forks too."""
 
@@ -103,8 +98,7 @@ class OwnMount:
     unmount: Callable[[str], None]
 
 
-@attrs.frozen(kw_only=True)
-class LayerContents:
+class LayerContents(NamedTuple):
     """An attachment: the files of the layer that the container stands on have their contents at
     the same paths below ``directory``, byte for byte and as long as the layer lives. Attributes and
     everything that isn't a regular file are taken from the layer's tree. Nobody writes there."""

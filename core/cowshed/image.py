@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import CorruptError, CowshedError, InUseError, NotFoundError
-from .layer import HistoryEntry, Layer
 from .locking import FILES_LOCK
 from .names import image_name
-from .oci import ImageConfig, Manifest
 from .records import ImageRecord, LayerRecord
 
 if TYPE_CHECKING:
+    from .layer import HistoryEntry, Layer
+    from .oci import ImageConfig, Manifest
     from .shed import Shed
 
 
@@ -45,6 +45,8 @@ class Image:
     @functools.cached_property
     def config(self) -> ImageConfig:
         """Its config. CorruptError: the blob is damaged or missing."""
+        from .oci import ImageConfig
+
         try:
             return ImageConfig.parse(self._shed.blobs.read(f"sha256:{self.id}"))
         except NotFoundError:
@@ -55,6 +57,8 @@ class Image:
         """The manifest it came with; None if it was made here, or the manifest is lost."""
         if not self.record.manifest:
             return None
+        from .oci import Manifest
+
         try:
             return Manifest.parse(self._shed.blobs.read(self.record.manifest))
         except NotFoundError:
@@ -86,10 +90,14 @@ class Image:
     @property
     def layers(self) -> list[Layer]:
         """Its layers, base first."""
+        from .layer import Layer
+
         return [Layer.of(record) for record in self.layer_records()]
 
     def history(self) -> list[HistoryEntry]:
         """Return every step in the order of making, oldest first, with its layer."""
+        from .layer import HistoryEntry
+
         layers = iter(self.layers)
         return [
             HistoryEntry(

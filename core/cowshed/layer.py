@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
+from typing import NamedTuple
 
 from .records import LayerRecord
 
 
-@attrs.frozen(kw_only=True)
-class Layer:
+class Layer(NamedTuple):
     """One sealed layer of an image."""
 
     #: Digest of its uncompressed tar, ``sha256:…``.
@@ -34,8 +33,7 @@ class Layer:
         )
 
 
-@attrs.frozen(kw_only=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """One step of an image's making, with the layer it brought."""
 
     #: RFC 3339, or empty.

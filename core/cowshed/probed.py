@@ -13,6 +13,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from .boot import boot_id
+
 
 def is_known(root: Path, driver: str, drivers: Path) -> bool:
     """Say whether the driver was found to work with its data below ``drivers``, as things are."""
@@ -33,11 +35,9 @@ def remember(root: Path, driver: str, drivers: Path) -> None:
 
 
 def _circumstances(drivers: Path) -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = file.read().strip()
     with open("/proc/self/status", "rb") as status:
         privilege = [line for line in status if line.startswith((b"CapEff:", b"Seccomp:"))]
     # A container on this machine has namespaces of its own.
     spaces = [os.stat(f"/proc/self/ns/{one}").st_ino for one in ("user", "mnt")]
     where = os.stat(drivers)
-    return repr((boot, os.geteuid(), privilege, spaces, where.st_dev, where.st_ino))
+    return repr((boot_id(), os.geteuid(), privilege, spaces, where.st_dev, where.st_ino))

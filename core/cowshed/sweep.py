@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple
 
 from .adding import layer_lock
 from .errors import CowshedError, InUseError, NotFoundError
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
     from .shed import Shed
 
 
-@attrs.frozen(kw_only=True)
-class Collected:
+class Collected(NamedTuple):
     """What ``gc`` did."""
 
     #: Bytes on disk before minus after.

@@ -16,8 +16,7 @@ import os
 import stat as stat_module
 from collections.abc import Iterator
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from ..driver import Driver
 from ..entry import Entry, Kind, join
@@ -80,8 +79,7 @@ def absorb(
             below_it.close()
 
 
-@attrs.frozen
-class _Level:
+class _Level(NamedTuple):
     path: str
     #: The path below it, if it is merged with something.
     lower: str | None

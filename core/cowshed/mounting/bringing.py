@@ -7,7 +7,7 @@ import os
 import stat as stat_module
 import time
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import attrs
 
@@ -26,8 +26,7 @@ _SPARSE = 1 << 20
 _PIECE = 1 << 20
 
 
-@attrs.frozen
-class Step:
+class Step(NamedTuple):
     """One thing to do to the container at ``path``."""
 
     #: remove: nothing is there any more. restore: what the layer has at ``below`` is there.

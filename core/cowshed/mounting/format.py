@@ -15,7 +15,7 @@ import os
 import stat as stat_module
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -27,8 +27,7 @@ from . import kernel
 ROOT = 0
 
 
-@attrs.frozen
-class IdMap:
+class IdMap(NamedTuple):
     """The numbers of users or groups in a mount's user namespace (user_namespaces(7))."""
 
     #: Lines of ``uid_map``: first inside, first outside, how many.
@@ -64,8 +63,7 @@ def _id_map(kind: str) -> IdMap:
     return IdMap(tuple((line[0], line[1], line[2]) for line in numbers))
 
 
-@attrs.frozen(kw_only=True)
-class Format:
+class Format(NamedTuple):
     """How one upper directory was mounted."""
 
     #: Attributes in ``user.``, as privilege is a user namespace's alone.
@@ -75,12 +73,20 @@ class Format:
 
     @classmethod
     def read(cls, written: dict[str, Any]) -> Format:
-        """Return what ``attrs.asdict`` made of it, by way of JSON."""
+        """Return what was ``written``, by way of JSON."""
         maps = [
             IdMap(tuple((line[0], line[1], line[2]) for line in written[one]["ranges"]))
             for one in ("uids", "gids")
         ]
         return cls(user=written["user"], uids=maps[0], gids=maps[1])
+
+    def written(self) -> dict[str, Any]:
+        """Return it as JSON can say it."""
+        return {
+            "user": self.user,
+            "uids": {"ranges": self.uids.ranges},
+            "gids": {"ranges": self.gids.ranges},
+        }
 
     @property
     def prefix(self) -> str:

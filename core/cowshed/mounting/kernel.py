@@ -8,8 +8,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-
-import attrs
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,8 +24,7 @@ _AT_FDCWD = -100
 REFUSED = (errno.EPERM, errno.EACCES)
 
 
-@attrs.frozen(kw_only=True)
-class Point:
+class Point(NamedTuple):
     """One line of mountinfo, as far as we need it."""
 
     path: str

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..native.overlays import FREELY, attach, mount
 from ..native.syscalls import make_directory, syncfs
@@ -27,8 +25,7 @@ FILLING = "upper.new"
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@attrs.frozen(kw_only=True)
-class Layered:
+class Layered(NamedTuple):
     """A ``Way``: the upper directory is filled with what the container has changed so far, and
     what is written into it is absorbed (``absorbing``).
 

@@ -23,13 +23,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import attrs
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..entry import Entry
 from ..errors import StoreError
@@ -48,8 +45,7 @@ Kind = Literal["image", "cached", "served"]
 _NO_EROFS = (errno.ENODEV, errno.ENOTBLK, errno.EINVAL, *kernel.REFUSED)
 
 
-@attrs.frozen(kw_only=True)
-class Lower:
+class Lower(NamedTuple):
     """One layer, mounted."""
 
     path: str
@@ -195,7 +191,7 @@ class Lowers:
         wanted = {
             "driver": driver,
             "layer": layer,
-            "format": attrs.asdict(format_here()),
+            "format": format_here().written(),
         }
         # A server shares the namespaces of who starts it: it must see the same files and processes.
         spaces = "".join(f"-{os.stat(f'/proc/self/ns/{one}').st_ino}" for one in ("user", "pid"))
@@ -210,6 +206,8 @@ class Lowers:
             raise StoreError(f"the FUSE server can't show layer {layer[:12]}: {answer}")
 
     def _ask(self, name: str, wanted: object, device: int) -> str:
+        import socket  # 4 ms
+
         directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

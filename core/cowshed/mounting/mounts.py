@@ -12,16 +12,12 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..boot import boot_id
 from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageError
 from . import kernel, ways
-from .absorbing import absorb
 from .format import format_here
-from .layered import Layered
 from .lowers import Lowers, being_mounted
 from .registry import How, Record, Registry, State, state
 
@@ -34,8 +30,7 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 
 
-@attrs.frozen(kw_only=True)
-class Mounted:
+class Mounted(NamedTuple):
     """One mount, as ``Shed.mounts`` lists it."""
 
     container: str
@@ -86,7 +81,7 @@ class Mounts:
                 )
             else:
                 _require_same(container, record, directory, read_only=read_only)
-                self.registry.write(attrs.evolve(record, lasting=True))
+                self.registry.write(record._replace(lasting=True))
             return Path(record.path)
 
     def unmount(self, container: ContainerRecord, *, force: bool) -> None:
@@ -127,7 +122,7 @@ class Mounts:
             else:
                 _require_same(container, record, None, read_only=read_only)
             using = self._shed.locks.acquire(_users_key(container.id), shared=True)
-            self.registry.write(attrs.evolve(record, users=_with_me(record.users)))
+            self.registry.write(record._replace(users=_with_me(record.users)))
         try:
             yield Path(record.path)
         finally:
@@ -139,7 +134,7 @@ class Mounts:
             record = self.registry.read(container.id)
             if record is None:
                 return
-            record = attrs.evolve(record, users=_without_me(record.users))
+            record = record._replace(users=_without_me(record.users))
             alone = None if record.lasting else self._alone(container.id)
             if alone is None:
                 self.registry.write(record)
@@ -189,7 +184,7 @@ class Mounts:
             path = str(way.native)
         elif path is None:
             path = os.path.realpath(self.registry.default_path(container.id))
-        layered = isinstance(way, Layered)
+        layered = way.lower is not None
         record = Record(
             container=container.id,
             driver=container.driver,
@@ -202,8 +197,8 @@ class Mounts:
             namespace=kernel.namespace(),
             made_ns=time.time_ns(),
             layered=layered,
-            over=way.over if isinstance(way, Layered) else "",
-            lowers=self.lowers.among(way.lower) if isinstance(way, Layered) else (),
+            over=way.over,
+            lowers=() if way.lower is None else self.lowers.among(way.lower),
             format=format_here(),
         )
         self.registry.write(record)
@@ -219,7 +214,7 @@ class Mounts:
                     no_suid = directory is not None
                 kernel.restrict(path, read_only=read_only, no_suid=no_suid)
                 point = kernel.point_at(path)
-                record = attrs.evolve(record, device="" if point is None else point.device)
+                record = record._replace(device="" if point is None else point.device)
                 self.registry.write(record)
                 if layered and not read_only and self._shed.config.durable:
                     self.registry.sync(container.id)
@@ -300,6 +295,8 @@ class Mounts:
         driver = self._shed.driver(record.driver)
         try:
             if record.layered:
+                from .absorbing import absorb
+
                 home = self.registry.home(container)
                 absorb(home, record.format, driver, container, record.over, last=last)
             elif record.how == "native":

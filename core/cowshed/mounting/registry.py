@@ -19,9 +19,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
-
-import attrs
+from typing import Any, Literal, NamedTuple
 
 from ..boot import boot_id
 from ..partials import sync_directory
@@ -34,8 +32,7 @@ How = Literal["native", "overlay", "fuse"]
 _RECORD = "mount.json"
 
 
-@attrs.frozen(kw_only=True)
-class Record:
+class Record(NamedTuple):
     """One container's mount."""
 
     container: str
@@ -47,11 +44,11 @@ class Record:
     lasting: bool
     #: Whether there is a mount at all: a native directory is used as it is.
     mounted: bool
-    #: ``major:minor`` of what is mounted, once it is.
-    device: str = ""
     boot: str
     namespace: int
     made_ns: int
+    #: ``major:minor`` of what is mounted, once it is.
+    device: str = ""
     #: Processes that used it when this was written.
     users: tuple[int, ...] = ()
     #: Whether there is an upper directory that is to be absorbed.
@@ -60,7 +57,7 @@ class Record:
     over: str = ""
     lowers: tuple[str, ...] = ()
     #: How it was mounted.
-    format: Format = attrs.field(factory=Format)
+    format: Format = Format()
 
 
 State = Literal["alive", "dead", "gone", "elsewhere"]
@@ -120,7 +117,7 @@ class Registry:
         aside = home / f"{_RECORD}.{os.urandom(4).hex()}"
         with aside.open("x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            json.dump(attrs.asdict(record), file)
+            json.dump({**record._asdict(), "format": record.format.written()}, file)
             if self._durable and record.layered and record.device and not record.read_only:
                 # Without it what processes wrote belongs to nobody; before, they couldn't.
                 file.flush()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..driver import Attachment, LayerContents, NativeDirectory, OwnMount
 from ..errors import StoreError
 from . import kernel
-from .layered import Layered
 from .lowers import Lower, in_place
 from .registry import How, Record
 
@@ -32,31 +29,42 @@ class Way(Protocol):
     def native(self) -> str | None:
         """The directory itself, where it needs no mount."""
 
+    @property
+    def lower(self) -> Lower | None:
+        """What an upper directory of ours is merged with, if there is one."""
+
+    @property
+    def over(self) -> str:
+        """The layer that is, or nothing."""
+        ...
+
     def mount(self, path: str, *, read_only: bool) -> None:
         """Make it visible at ``path``, an existing directory."""
 
 
-@attrs.frozen
-class Native:
+class Native(NamedTuple):
     """The driver's directory, bound elsewhere if somebody wants it there."""
 
     native: str
     how: How = "native"
+    lower: None = None
+    over: str = ""
 
     def mount(self, path: str, *, read_only: bool) -> None:
         kernel.bind(self.native, path)
 
 
-@attrs.frozen
-class Own:
+class Own(NamedTuple):
     """The driver's own mount."""
 
-    _mount: Callable[[str], None]
+    by: Callable[[str], None]
     how: How = "overlay"
     native: str | None = None
+    lower: None = None
+    over: str = ""
 
     def mount(self, path: str, *, read_only: bool) -> None:
-        self._mount(path)
+        self.by(path)
 
 
 def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bool) -> Way:
@@ -73,6 +81,8 @@ def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bo
             return Own(mount)
         case _:
             pass
+    from .layered import Layered  # with all that brings changes back and forth
+
     lower = _lower(shed, driver, chain, attachment)
     return Layered(
         shed=shed,

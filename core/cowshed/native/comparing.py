@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import attrs
-
 from ..entry import Change, ChangeKind, Entry, Kind
 from .view import Found, NativeView
 
@@ -19,11 +17,13 @@ from .view import Found, NativeView
 EMPTY_ROOT = Entry(path="", kind=Kind.DIRECTORY, mode=0o755)
 
 
-@attrs.define
 class _Level:
-    found: Found | None
-    pairs: list[tuple[Found | None, Found | None]]
-    listed: bool
+    def __init__(
+        self, found: Found | None, pairs: list[tuple[Found | None, Found | None]], listed: bool
+    ) -> None:
+        self.found = found
+        self.pairs = pairs
+        self.listed = listed
 
 
 def compare(old: NativeView | None, new: NativeView) -> Iterator[Change]:

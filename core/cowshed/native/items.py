@@ -10,8 +10,6 @@ from contextlib import suppress
 from types import EllipsisType
 from typing import Any
 
-import attrs
-
 from ..driver import Usage
 from ..errors import CorruptError
 
@@ -133,7 +131,7 @@ class UsageCache:
         try:
             with open(aside, "x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o600)
-                json.dump({"stamp": stamp, **attrs.asdict(usage)}, file)
+                json.dump({"stamp": stamp, **usage._asdict()}, file)
             os.rename(aside, self._path)
         except OSError:
             with suppress(FileNotFoundError):

@@ -10,9 +10,7 @@ import errno
 import os
 import stat as stat_module
 from collections.abc import Iterator
-from typing import BinaryIO
-
-import attrs
+from typing import BinaryIO, NamedTuple
 
 from ..entry import NO_XATTRS, Entry, Kind, join, kind_of
 from .attributes import read_symlink
@@ -28,8 +26,7 @@ SIDECAR = "sidecar.db"
 _REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ESTALE)
 
 
-@attrs.frozen
-class Found:
+class Found(NamedTuple):
     """One object of a scan, not yet described in full: xattrs and link targets cost a call each."""
 
     path: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import attrs
 
@@ -17,8 +17,7 @@ from .platform import Platform
 _STALE = ("container", "container_config", "docker_version", "id", "parent", "parent_id")
 
 
-@attrs.frozen(kw_only=True)
-class HistoryStep:
+class HistoryStep(NamedTuple):
     """One step of an image's making. All of it is untrusted text."""
 
     created: str | None = None
@@ -166,7 +165,7 @@ def new_config(
         }
         # Padded where it is too short, so that the new step pairs with the new layer.
         history = [
-            step if diff_id or step.empty_layer else attrs.evolve(step, empty_layer=True)
+            step if diff_id or step.empty_layer else step._replace(empty_layer=True)
             for step, diff_id in base.steps()
         ]
         diff_ids = list(base.diff_ids)

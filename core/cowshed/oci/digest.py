@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SourceError
 
@@ -22,8 +20,7 @@ _LENGTHS = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+\Z")
 
 
-@attrs.frozen(order=True)
-class Digest:
+class Digest(NamedTuple):
     """A valid digest; ``str`` gives its canonical form back."""
 
     algorithm: str

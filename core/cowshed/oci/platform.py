@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-
-import attrs
+from typing import NamedTuple
 
 from ..errors import UsageError
 from .document import Fields
@@ -35,8 +34,7 @@ _ARCHITECTURES = {
 _PART = re.compile(r"[A-Za-z0-9_.+-]+\Z")
 
 
-@attrs.frozen
-class Platform:
+class Platform(NamedTuple):
     """What a machine is, or what an image was built for."""
 
     os: str
@@ -102,7 +100,7 @@ class Platform:
             variant = variant or "v7"
         elif (architecture, variant) in {("arm64", "v8"), ("arm64", "v8.0"), ("amd64", "v1")}:
             variant = ""
-        return attrs.evolve(self, os=system, architecture=architecture, variant=variant)
+        return self._replace(os=system, architecture=architecture, variant=variant)
 
     def matches(self, offered: Platform) -> bool:
         """Say whether something built for ``offered`` runs on this platform."""

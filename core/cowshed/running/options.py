@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypedDict
-
-import attrs
+from types import MappingProxyType
+from typing import Literal, NamedTuple, TypedDict
 
 from ..errors import UsageError
 
 Network = Literal["host", "none"]
 
+_NOTHING: Mapping[str, str | None] = MappingProxyType({})
 
-@attrs.frozen
-class Volume:
+
+class Volume(NamedTuple):
     """A file or directory of the host that a container sees."""
 
     source: str
@@ -22,8 +22,7 @@ class Volume:
     read_only: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Options:
+class Options(NamedTuple):
     """How to run a process; what isn't said comes from the image's config."""
 
     #: Arguments; they replace the image's Cmd and follow its Entrypoint.
@@ -31,7 +30,7 @@ class Options:
     #: Replaces the image's Entrypoint, and drops its Cmd; ("",): neither.
     entrypoint: tuple[str, ...] | None = None
     #: Goes over the image's; None takes a variable away.
-    environment: Mapping[str, str | None] = attrs.field(factory=dict[str, "str | None"])
+    environment: Mapping[str, str | None] = _NOTHING
     directory: str | None = None
     #: USER[:GROUP], names or numbers.
     user: str | None = None

@@ -6,9 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
-from typing import cast
-
-import attrs
+from typing import NamedTuple, cast
 
 from ..errors import CowshedError, StoreError, UsageError
 from .options import Options, Volume, require_clean
@@ -30,8 +28,7 @@ class CommandError(CowshedError):
         self.exit_status = status
 
 
-@attrs.frozen(kw_only=True)
-class Process:
+class Process(NamedTuple):
     """One process to be, everything decided."""
 
     arguments: tuple[str, ...]

@@ -15,8 +15,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from ..errors import BusyError, CowshedError, InUseError, NotFoundError, StoreError
 from ..records import ContainerRecord
 from . import stubs
@@ -259,12 +257,12 @@ class Runs:
             )
             if options.user is None:
                 groups = tuple(first["user"].get("additionalGids", ()))
-                user = attrs.evolve(process.user, uid=uid, gid=gid, groups=groups)
-                process = attrs.evolve(process, user=user)
+                user = process.user._replace(uid=uid, gid=gid, groups=groups)
+                process = process._replace(user=user)
             require_executable(root, process)
         runtime = make(state.runtime, self.registry.root, find_identity())
         wanted = process_spec(process)
-        bundle = attrs.evolve(bundle, spec={**spec, "process": wanted})
+        bundle = bundle._replace(spec={**spec, "process": wanted})
         try:
             ended = supervise(
                 runtime.exec(bundle, wanted), streams, terminal=process.terminal, signals=signals

@@ -21,9 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-import attrs
+from typing import IO, Any, NamedTuple, Protocol
 
 from ..errors import StoreError, UsageError
 from . import security
@@ -43,8 +41,7 @@ _ENTERING, _PAUSE = 10.0, 0.001
 _OURS = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET")
 
 
-@attrs.frozen(kw_only=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A bundle in its directory."""
 
     id: str
@@ -122,17 +119,16 @@ class Runtime(Protocol):
 # -- OCI runtimes ----------------------------------------------------------------------------------
 
 
-@attrs.define
 class OciRuntime:
-    """crun, runc or youki."""
+    """crun, runc or youki. ``state``: where it keeps its containers."""
 
-    name: str
-    path: str
-    #: Where it keeps its containers.
-    state: Path
-    #: Where the files of the process are that it started last, and whether it was by ``exec``.
-    _place: Path | None = None
-    _beside: bool = False
+    def __init__(self, name: str, path: str, state: Path) -> None:
+        self.name = name
+        self.path = path
+        self.state = state
+        #: Where the files of the process are that it started last, and whether it was by ``exec``.
+        self._place: Path | None = None
+        self._beside = False
 
     def _launch(self, bundle: Bundle, place: Path, verb: str, *arguments: str) -> Launch:
         self._place = place
@@ -317,13 +313,14 @@ def entered(pid: int, root: str) -> bool:
     return False
 
 
-@attrs.define
 class Plain:
     """Our own launcher."""
 
-    identity: Identity | None = None
-    name: str = "plain"
-    _last: _Status | None = None
+    name = "plain"
+
+    def __init__(self, identity: Identity | None = None) -> None:
+        self.identity = identity
+        self._last: _Status | None = None
 
     def run(self, bundle: Bundle) -> Launch:
         return self._launch(bundle, dict(bundle.spec), bundle.note_pid, self.identity)
@@ -392,7 +389,7 @@ def failed(status: _Status | None, process: Mapping[str, Any]) -> None:
 def join(plain: Plain, bundle: Bundle, process: Mapping[str, Any]) -> Launch:
     """Start a process in the namespaces of a container's first, whoever made them."""
     config = {"join": bundle.pid(), "process": process}
-    launcher = attrs.evolve(plain, identity=None)
+    launcher = Plain()
     launch = launcher._launch(bundle, config, lambda pid: None, None)  # pyright: ignore[reportPrivateUsage]
     plain._last = launcher._last  # pyright: ignore[reportPrivateUsage]
     return launch
@@ -430,14 +427,15 @@ def _write(pid: str, name: str, text: str) -> None:
 # -- bubblewrap ------------------------------------------------------------------------------------
 
 
-@attrs.define
 class Bubblewrap:
     """bwrap(1)."""
 
-    path: str
-    plain: Plain
-    name: str = "bubblewrap"
-    _status: _Status | None = None
+    name = "bubblewrap"
+
+    def __init__(self, path: str, plain: Plain) -> None:
+        self.path = path
+        self.plain = plain
+        self._status: _Status | None = None
 
     def run(self, bundle: Bundle) -> Launch:
         spec = bundle.spec

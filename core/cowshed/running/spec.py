@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from ..errors import StoreError, UsageError
 from . import security
@@ -26,8 +24,7 @@ _SYSTEM = ("proc", "sys", "dev")
 ETC = ("hostname", "hosts", "resolv.conf")
 
 
-@attrs.frozen(kw_only=True)
-class Places:
+class Places(NamedTuple):
     """Where things are mounted, resolved in the container."""
 
     #: (file of the bundle, place)
@@ -56,7 +53,7 @@ def find_places(root: Rootfs, volumes: tuple[Volume, ...]) -> Places:
     for volume in sorted(volumes, key=lambda one: one.target.count("/")):
         place = _place(root, volume, found, missing)
         found = [one for one in found if one.target != place]  # the last one counts
-        found.append(attrs.evolve(volume, target=place))
+        found.append(volume._replace(target=place))
     etc: list[tuple[str, str]] = []
     for name in ETC:
         try:

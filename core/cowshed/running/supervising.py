@@ -15,9 +15,7 @@ import subprocess
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import IO, TYPE_CHECKING, NoReturn, TypeAlias
-
-import attrs
+from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from .terminal import Terminal
@@ -43,27 +41,25 @@ class Interrupted(BaseException):
         self.number = number
 
 
-@attrs.frozen(kw_only=True)
-class Launch:
+class Launch(NamedTuple):
     """What to execute, and what to do beside it."""
 
     command: Sequence[str]
+    #: Sends a signal to the container's first process.
+    forward: Callable[[subprocess.Popen[bytes], int], None]
     #: What is executed in fact, if it isn't the command's first word.
     executable: str | None = None
     #: Descriptors that the runtime, not the container, gets; closed here once it has them.
     descriptors: tuple[int, ...] = ()
     #: Called once it was started, before anybody waits for it.
     started: Callable[[], None] = lambda: None
-    #: Sends a signal to the container's first process.
-    forward: Callable[[subprocess.Popen[bytes], int], None]
     environment: dict[str, str] | None = None
     #: Whether the terminal's size and keys are the runtime's to pass on, so that it is told of them
     #: as the session's leader.
     leads_terminal: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Streams:
+class Streams(NamedTuple):
     """Where a process's output goes and its input comes from, as ``subprocess.Popen`` takes it."""
 
     stdin: Stream = subprocess.DEVNULL
@@ -77,8 +73,7 @@ class Streams:
     timeout: float | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Ended:
+class Ended(NamedTuple):
     """How a process of a runtime ended."""
 
     status: int

@@ -8,8 +8,7 @@ there are none. Malformed lines don't count.
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import attrs
+from typing import NamedTuple
 
 from ..errors import StoreError
 from .rootfs import Rootfs
@@ -18,8 +17,7 @@ from .rootfs import Rootfs
 _MOST = 2**31 - 1
 
 
-@attrs.frozen(kw_only=True)
-class User:
+class User(NamedTuple):
     """Numbers for the kernel, and the home directory for $HOME."""
 
     uid: int

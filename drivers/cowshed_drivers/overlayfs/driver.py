@@ -36,14 +36,11 @@ from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
 from cowshed.native.view import NativeView
 from cowshed.native.workspace import Workspace
 
-from .flattening import Flattener
 from .forking import ForkingDriver
 from .freezing import FROZEN
 from .journal import notices
 from .opening import WORK
 from .stack import DIFF, FLAT, LONGEST, write_stack
-from .stage import OverlayStage
-from .usage import measure, unreadable
 from .view import OverlayView
 
 
@@ -83,6 +80,8 @@ class Overlayfs(ForkingDriver):
         return OverlayView(mounted, workspace.home, self.hosting, "bulk")
 
     def make_stage(self, view: NativeView, workspace: Workspace, parent: str | None) -> NativeStage:
+        from .stage import OverlayStage  # who runs a container makes no layer
+
         assert isinstance(view, OverlayView)
 
         def publish(layer: str, apparent: int) -> None:
@@ -102,6 +101,8 @@ class Overlayfs(ForkingDriver):
         if len(below) < LONGEST:
             write_stack(home, (f"{place}/{DIFF}", *below))
             return
+        from .flattening import Flattener  # seldom needed
+
         flat = os.path.join(home, FLAT)
         make_directory(flat)
         sources = [directory, *(os.path.join(self.root, one) for one in below)]
@@ -133,6 +134,8 @@ class Overlayfs(ForkingDriver):
     # -- looking --------------------------------------------------------------------------------
 
     def measure(self, item: Item, home: str) -> Usage:
+        from .usage import measure
+
         homes = [home]
         if item.held is Held.LAYER:
             apparent = ItemFile(home).apparent()
@@ -150,6 +153,8 @@ class Overlayfs(ForkingDriver):
 
     def verify_content(self, item: Item, view: NativeView) -> Iterator[Problem]:
         """Read every byte that is in the item's own directories, not in those below."""
+        from .usage import unreadable
+
         assert isinstance(view, OverlayView)
         stack = view.mounted.stack
         for directory in stack.own or (self._own_of(item),):

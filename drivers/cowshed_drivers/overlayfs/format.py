@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-
-import attrs
+from typing import NamedTuple
 
 from cowshed.errors import DriverError, FormatTooNewError
 
 _FORMAT = 1
 
 
-@attrs.frozen(kw_only=True)
-class Format:
+class Format(NamedTuple):
     """``user``: overlayfs keeps its attributes as ``user.``, which a user namespace may; ``key``
     signs records."""
 

@@ -24,7 +24,6 @@ from cowshed.locking import Lock, LockFile
 from cowshed.native.removal import remove_directory
 from cowshed.native.syscalls import OPEN_DIRECTORY, exchange, make_directory, sync_directory, syncfs
 
-from .flattening import Flattener
 from .hosting import OverlayHosting
 from .stack import DIFF, Stacks, write_frozen
 
@@ -83,6 +82,8 @@ class Frozen:
     def shorten(self, home: str, below: tuple[str, ...], *, durable: bool) -> tuple[str, ...]:
         """Let the container in ``home``, whose directory is empty, stand on one directory that is
         all of ``below``; return it. The caller releases ``below``."""
+        from .flattening import Flattener  # seldom needed
+
         made = os.path.join(self.root, FROZEN, os.urandom(16).hex())
         target = os.path.join(made, DIFF)
         for directory in (made, target):

@@ -16,7 +16,6 @@ from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
 from cowshed.native.view import NativeView
 from cowshed.native.workspace import Workspace
 
-from .comparing import OverlayComparison
 from .format import open_format
 from .hosting import OverlayHosting
 from .journal import JOURNAL, notices
@@ -150,6 +149,8 @@ class OpeningDriver(NativeDriver):
             os.close(at)
 
     def compare(self, old: NativeView | None, new: NativeView) -> Iterator[Change]:
+        from .comparing import OverlayComparison
+
         assert isinstance(new, OverlayView)
         assert old is None or isinstance(old, OverlayView)
         comparison = OverlayComparison(old, new)

@@ -15,8 +15,7 @@ import errno
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-
-import attrs
+from typing import NamedTuple
 
 from cowshed.driver import Held, Item
 from cowshed.native.shelf import PLACES
@@ -34,8 +33,7 @@ NOTHING = "nothing"
 LONGEST = 64
 
 
-@attrs.frozen(kw_only=True)
-class Stack:
+class Stack(NamedTuple):
     """Directories relative to the store's root."""
 
     #: What is read only: of a container all but its own directory.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-
-import attrs
+from typing import NamedTuple
 
 from cowshed.entry import Kind, parent_of
 from cowshed.native.directories import Directories
@@ -20,20 +19,19 @@ from .records import Extras, ObjectRecords
 from .stack import Stack
 
 
-@attrs.frozen(kw_only=True)
-class Mounted:
+class Mounted(NamedTuple):
     """A mount and what is in it."""
 
     #: Descriptor of its root, which the view closes.
     root: int
-    #: Another of the directory that is written to, behind the mount: a failing disk is reported to
-    #: who syncs the file system, not to who syncs the overlay.
-    disk: int | None = None
     #: The store's.
     store: str
     stack: Stack
     #: Signs records.
     key: bytes
+    #: Another of the directory that is written to, behind the mount: a failing disk is reported to
+    #: who syncs the file system, not to who syncs the overlay.
+    disk: int | None = None
 
     def at(self, directory: str) -> str:
         """Return the path of one of the stack's directories."""
