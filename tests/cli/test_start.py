@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 HEAVY = {"rich", "zstandard", "pyfastcdc", "importlib.metadata", "asyncio", "email"}
 
 
@@ -55,3 +57,18 @@ def test_ps_with_ten_thousand_containers_asks_no_driver(cowshed: Any) -> None:
     modules_after("ps")
     loaded = modules_after("ps")
     assert not {name for name in loaded if name.startswith("cowshed_drivers")}
+
+
+@pytest.mark.parametrize("driver", ["overlayfs", "hardlink-farm", "chunk-dedup"])
+def test_run_loads_little_of_the_standard_library_and_of_us(cowshed: Any, driver: str) -> None:
+    # There is no such program, so all is done but to start it.
+    call = ("run", "--rm", "--driver", driver, "scratch", "/no/such")
+    modules_after(*call)
+    loaded = modules_after(*call)
+    assert {"cowshed.shed", "cowshed.running.process"} <= loaded
+    giants = {"concurrent.futures", "csv", "dataclasses", "http", "logging", "multiprocessing"}
+    giants |= {"ssl", "tempfile", "urllib.request", "zipfile"}
+    needed = {"zstandard"} if driver == "chunk-dedup" else set[str]()
+    assert not loaded & ((HEAVY | giants) - needed)
+    ours = {"archive", "importing", "layer", "mounting.erofs", "oci.manifest", "transport"}
+    assert not loaded & {f"cowshed.{name}" for name in ours}

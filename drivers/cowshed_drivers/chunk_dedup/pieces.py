@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
+
+import attrs
 
 from .chunks import (
     CHUNK_MAX,
@@ -36,7 +37,7 @@ _DIRTY_MAX = 8 << 20
 _LISTED_MAX = 32_768
 
 
-@dataclass(slots=True)
+@attrs.define
 class Piece:
     """A chunk or a hole."""
 
@@ -51,7 +52,7 @@ class Piece:
         return self.data is None and self.digest == NO_DIGEST
 
 
-@dataclass(slots=True)
+@attrs.define
 class _Segment:
     length: int
     #: Empty: changed, so its object has to be written.

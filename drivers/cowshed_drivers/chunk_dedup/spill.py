@@ -9,7 +9,6 @@ memory reading 3,100 files took five times as long as with 32.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,6 +19,8 @@ class Spill:
     """Frames of up to ``slot`` bytes, the oldest replaced by the newest."""
 
     def __init__(self, directory: Path, slot: int) -> None:
+        import tempfile  # with random: 3 ms
+
         self._slot = slot
         self._free = list(range(max(_BYTES // slot, 4)))
         self._where: OrderedDict[tuple[int, int], int] = OrderedDict()

@@ -13,13 +13,12 @@ count; until then they are swept by ``recover`` like anything else nobody claims
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import attrs
 import zstandard
 
 from .index import Txn
@@ -36,6 +35,9 @@ from .packing import (
 )
 from .store import Place, Store
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
 #: Bytes of directories and chunk lists that wait: about 50,000 files' worth.
 _NODES_MAX = 4 << 20
 #: A commit that brings less than this is one group; more, and nodes get a group of their own.
@@ -49,7 +51,7 @@ _PLACES_MAX = 16_384
 _NODES = "\U0010ffff"
 
 
-@dataclass(slots=True)
+@attrs.define
 class _Group:
     objects: list[tuple[bytes, bytes]]
     frame: Future[bytes] | bytes = b""
@@ -67,7 +69,7 @@ class Writer:
 
     def __init__(self, store: Store, *, alone: bool = False) -> None:
         self._store = store
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()
         # Taken first: what is found in the index stays until this writer is done. ``alone``:
         # the caller holds the lock exclusively.
         self._writing = None if alone else store.writing()
@@ -205,6 +207,8 @@ class Writer:
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # with logging: 6 ms
+
             self._pool = ThreadPoolExecutor(self._store.options.threads, "chunk-dedup")
         return self._pool
 
@@ -241,7 +245,7 @@ class Writer:
 
     def _open_pack(self) -> OpenPack:
         if self._pack is None:
-            number = secrets.randbits(63) or 1
+            number = int.from_bytes(os.urandom(8)) >> 1 or 1
             path = self._store.staging / f"{self._token}-{number:016x}"
             self._pack = OpenPack.create(number, path)
         if not self._pack.size:
