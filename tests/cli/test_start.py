@@ -63,7 +63,9 @@ def test_ps_with_ten_thousand_containers_asks_no_driver(cowshed: Any) -> None:
 def test_run_loads_little_of_the_standard_library_and_of_us(cowshed: Any, driver: str) -> None:
     # There is no such program, so all is done but to start it.
     call = ("run", "--rm", "--driver", driver, "scratch", "/no/such")
-    modules_after(*call)
+    first = cowshed.process(*call)
+    if "can't run here" in first.err:
+        pytest.skip(first.err)
     loaded = modules_after(*call)
     assert {"cowshed.shed", "cowshed.running.process"} <= loaded
     giants = {"concurrent.futures", "csv", "dataclasses", "http", "logging", "multiprocessing"}
