@@ -63,14 +63,15 @@ def test_ps_with_ten_thousand_containers_asks_no_driver(cowshed: Any) -> None:
 def test_run_loads_little_of_the_standard_library_and_of_us(cowshed: Any, driver: str) -> None:
     # There is no such program, so all is done but to start it.
     call = ("run", "--rm", "--driver", driver, "scratch", "/no/such")
-    first = cowshed.process(*call)
+    first = cowshed.try_(*call)
     if "can't run here" in first.err:
         pytest.skip(first.err)
+    modules_after(*call)
     loaded = modules_after(*call)
     assert {"cowshed.shed", "cowshed.running.process"} <= loaded
     giants = {"concurrent.futures", "csv", "dataclasses", "http", "logging", "multiprocessing"}
     giants |= {"ssl", "tempfile", "urllib.request", "zipfile"}
     needed = {"zstandard"} if driver == "chunk-dedup" else set[str]()
-    assert not loaded & ((HEAVY | giants) - needed)
+    assert sorted(loaded & ((HEAVY | giants) - needed)) == []
     ours = {"archive", "importing", "layer", "mounting.erofs", "oci.manifest", "transport"}
     assert not loaded & {f"cowshed.{name}" for name in ours}
