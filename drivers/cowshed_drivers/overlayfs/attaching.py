@@ -37,10 +37,13 @@ class AttachingDriver(OpeningDriver):
         make_directory(os.path.join(self.root, ATTACHED))
 
     def attach(self, container: str, *, read_only: bool = False) -> OwnMount:
-        return OwnMount(
-            mount=lambda path: self.attach_at(container, path, writable=not read_only),
-            unmount=lambda path: self.detach_from(container, path),
-        )
+        def mount(path: str) -> None:
+            self.attach_at(container, path, writable=not read_only)
+
+        def unmount(path: str) -> None:
+            self.detach_from(container, path)
+
+        return OwnMount(mount=mount, unmount=unmount)
 
     def attach_at(self, id: str, path: str, *, writable: bool = False) -> None:
         """Mount ``id`` at directory ``path`` until it is detached, in this process's mount
