@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeAlias
@@ -24,7 +25,7 @@ import attrs
 
 from .context import Closing
 from .entry import Change, ChangeKind, Entry, Kind
-from .errors import NotFoundError
+from .errors import ConflictError, NotFoundError
 from .tree import Tree
 
 
@@ -231,13 +232,17 @@ class Driver(Closing):
 
     def prepare_many(self, containers: Iterable[str], parent: str | None) -> None:
         """Make many containers at once; all or none."""
-        made: list[str] = []
+        begun: list[str] = []
         try:
             for container in containers:
+                begun.append(container)
                 self.prepare(container, parent)
-                made.append(container)
-        except BaseException:
-            self.remove_many(made)
+        except BaseException as error:
+            self.remove_many(begun[:-1])
+            if begun and not isinstance(error, ConflictError):
+                # It may be there: its directory is synced when it is.
+                with suppress(NotFoundError):
+                    self.remove(begun[-1])
             raise
 
     def remove_many(self, ids: Iterable[str]) -> None:
