@@ -62,4 +62,5 @@ def test_one_that_comes_while_the_runtime_is_started_ends_it(
     assert not os.path.exists(f"/proc/{pid}")
     assert not shed.running.running(box.id)
     assert shed.mounts() == []
-    assert letters(box) == []
+    # Killed while it makes a mount point, bubblewrap can leave its directory touched, and no more.
+    assert letters(box) in ([], ["C /etc"])
