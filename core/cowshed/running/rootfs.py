@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from types import TracebackType
 
+from ..context import Closing
 from ..native.syscalls import BENEATH, IN_ROOT, NO_MAGIC_LINKS, NO_SYMLINKS, openat2
 
 _LOOK = os.O_PATH | os.O_CLOEXEC
@@ -24,7 +24,7 @@ _MAX_SYMLINKS = 40
 LARGEST = 16 << 20
 
 
-class Rootfs:
+class Rootfs(Closing):
     """A directory that is some container's root."""
 
     def __init__(self, path: str) -> None:
@@ -34,17 +34,6 @@ class Rootfs:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._root)
-
-    def __enter__(self) -> Rootfs:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- looking --------------------------------------------------------------------------------
 

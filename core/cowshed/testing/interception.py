@@ -20,11 +20,11 @@ import struct
 import traceback
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 
 import attrs
 import pytest
 
+from ..context import Closing
 from .disk_calls import BY_DESCRIPTOR, BY_PATH, SYNCS, TAKES_SPACE, Unavailable, install, machine
 from .power import Unsynced
 
@@ -82,7 +82,7 @@ class Watch:
         self._connection.recv(1)
 
 
-class Watched:
+class Watched(Closing):
     """Our side: a context manager; the process is dead when it is left."""
 
     def __init__(self, work: Callable[[Watch], None], fault: Fault | None = None) -> None:
@@ -107,15 +107,8 @@ class Watched:
             _work_and_die(work, there)
         there.close()
 
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kill the process, if it is there, and let go of it."""
         self.kill()
         self.unsynced.forget()
         self._here.close()
