@@ -12,6 +12,7 @@ from cowshed.cli.main import main
 from cowshed.errors import SourceError
 from cowshed_plugins.registry.client import Repository
 from cowshed_plugins.registry.endpoint import Endpoint
+from cowshed_plugins.registry.errors import RegistryError
 from cowshed_plugins.registry.referrers import push_manifest, referrers, tag_of
 from cowshed_plugins.registry.settings import Settings
 from cowshed_plugins.registry.wire import Wire
@@ -72,22 +73,59 @@ def test_a_registry_without_the_list_has_it_kept_under_a_tag(
     assert tag_of(image.manifest.digest) == f"sha256-{image.manifest.digest[7:]}"
 
 
+def page(item: Blob, **headers: str) -> Any:
+    """A page of the list that names one artifact."""
+    listed = {**item.descriptor, "artifactType": json.loads(item.data)["artifactType"]}
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed]}
+    return answer(200, json.dumps(document).encode(), **headers)
+
+
 def test_a_registry_with_the_list_is_asked_for_all_its_pages(
     proxy: FaultProxy, image: MadeImage, name: str
 ) -> None:
     one, two = statement(image, "test/signature"), statement(image, "test/sbom")
     path = f"/v2/{name}/referrers/{image.manifest.digest}"
 
-    def page(item: Blob, **headers: str) -> Any:
-        listed = {**item.descriptor, "artifactType": json.loads(item.data)["artifactType"]}
-        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed]}
-        return answer(200, json.dumps(document).encode(), **headers)
-
     proxy.on(f"GET {path}\\?page=2", action=page(two))
     proxy.on(f"GET {path}", action=page(one, Link=f'<{path}?page=2>; rel="next"'))
     place = repository(proxy.host, name)
     found = referrers(place, image.manifest.digest)
     assert [item.digest for item in found] == [one.digest, two.digest]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<{path}?page=2>;rel=next",
+        '<?page=2>; title="a, <b>; rel=last"; REL="last next"',
+        '</v2/other>; rel="first", <http://{host}{path}?page=2>; rel="next"; title="x"',
+    ],
+)
+def test_the_next_page_is_found_in_every_form_of_the_header(
+    proxy: FaultProxy, image: MadeImage, name: str, header: str
+) -> None:
+    one, two = statement(image, "test/signature"), statement(image, "test/sbom")
+    path = f"/v2/{name}/referrers/{image.manifest.digest}"
+    link = header.format(path=path, host=proxy.host)
+    proxy.on(f"GET {path}\\?page=2", action=page(two, Link=f'<{path}>; rel="prev"'))
+    proxy.on(f"GET {path}", action=page(one, Link=link))
+    found = referrers(repository(proxy.host, name), image.manifest.digest)
+    assert [item.digest for item in found] == [one.digest, two.digest]
+
+
+@pytest.mark.parametrize("link", ["//example.invalid/v2/", "http://127.0.0.1:1/", "file:///x"])
+def test_a_next_page_at_another_host_is_an_error(
+    proxy: FaultProxy, image: MadeImage, name: str, link: str
+) -> None:
+    proxy.on("GET .*/referrers/", action=page(statement(image, "x"), Link=f'<{link}>; rel="next"'))
+    with pytest.raises(RegistryError, match="its next page would be at"):
+        referrers(repository(proxy.host, name), image.manifest.digest)
+
+
+def test_pages_without_end_are_an_error(proxy: FaultProxy, image: MadeImage, name: str) -> None:
+    proxy.on("GET .*/referrers/", action=page(statement(image, "x"), Link='<?n=1>; rel="next"'))
+    with pytest.raises(RegistryError, match="have more than 100 pages"):
+        referrers(repository(proxy.host, name), image.manifest.digest)
 
 
 def test_a_registry_that_notes_the_subject_needs_no_tag(

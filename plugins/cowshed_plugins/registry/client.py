@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode
 
 import attrs
 
@@ -19,7 +19,8 @@ from cowshed.oci.media import INDEXES, MANIFESTS, OCI_INDEX, SCHEMA_1
 
 from .endpoint import Endpoint, Scopes
 from .errors import RegistryError
-from .wire import FAILURES, Response, drain, read_whole
+from .links import next_link
+from .wire import FAILURES, Response, drain, joined, origin, parsed, read_whole
 
 if TYPE_CHECKING:
     from .upload import Upload
@@ -28,7 +29,6 @@ _ACCEPTED = ", ".join([*sorted(MANIFESTS), *sorted(INDEXES)])
 _TYPES = MANIFESTS | INDEXES | SCHEMA_1
 #: Numbers with as many digits as are sensible; int() refuses 4,301 of them.
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
-_LINK = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
 _READ = 256 << 10
 _MAX_PAGES = 100
 
@@ -243,18 +243,40 @@ class Repository:
     # -- what refers to an image --------------------------------------------------------------
 
     def listed_referrers(self, digest: str) -> list[bytes] | None:
-        """Return the pages of the referrers API; None: the registry doesn't have it."""
+        """Return the pages of the referrers API; None: the registry doesn't have it.
+
+        Raises:
+            RegistryError: they don't end, or lead elsewhere. A part of them would look like all.
+        """
         path: str | None = self._path("referrers", digest)
+        what = f"referrers of {digest} at {self.endpoint.name}"
         pages: list[bytes] = []
-        while path is not None and len(pages) < _MAX_PAGES:
-            what = f"referrers of {digest} at {self.endpoint.name}"
+        while path is not None:
+            if len(pages) == _MAX_PAGES:
+                raise RegistryError(self.endpoint.name, f"{what} have more than {_MAX_PAGES} pages")
             response, raw = self._whole(path, what, {"Accept": OCI_INDEX})
             if response.status == 404:
                 drain(response)
                 return None
             pages.append(raw)
-            path = _next_page(response, path)
+            path = self._next_page(response, path)
         return pages
+
+    def _next_page(self, response: Response, path: str) -> str | None:
+        """Return where a Link header says the next page is; None: this was the last."""
+        link = next_link(response.headers.get("Link", ""))
+        if link is None:
+            return None
+        home = self.endpoint.base
+        try:
+            target = joined(f"{home}{path}", link)
+            if origin(target) != origin(home):
+                raise ValueError(target)
+        except ValueError:
+            raise RegistryError(
+                self.endpoint.name, f"its next page would be at {link[:200]!r}"
+            ) from None
+        return parsed(target).request_uri
 
 
 def _length(response: Response) -> int | None:
@@ -266,18 +288,6 @@ def _skip(response: Response, count: int) -> None:
     """Pass over what is here already: not every registry knows ranges."""
     while count and (data := response.read(min(count, _READ))):
         count -= len(data)
-
-
-def _next_page(response: Response, path: str) -> str | None:
-    """Return where a Link header says the next page is (RFC 8288)."""
-    match = _LINK.search(response.headers.get("Link", ""))
-    if match is None:
-        return None
-    try:
-        parts = urlsplit(urljoin(path, match[1]))
-    except ValueError:
-        return None
-    return f"{parts.path}?{parts.query}"
 
 
 def check_digest(raw: bytes, digest: str, what: str) -> None:
