@@ -9,7 +9,7 @@ what the driver itself needs, is the driver's *shared* part: disk − Σ unique.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ class DiskUsage:
     #: The shed's own few files and directories.
     other: int
     images: tuple[ImageUsage, ...]
-    #: Bytes on disk of images that no container uses.
+    #: Bytes on disk of layers that no container needs: at least that much comes back without them.
     reclaimable: int
     image_count: int
     #: Images that containers use.
@@ -88,16 +88,17 @@ def disk_usage(shed: Shed) -> DiskUsage:
     shed.mounting.settle_all()
     with shed.catalog.read() as transaction:
         layers = list(transaction.layers())
-        containers = [(record.driver, record.id) for record in transaction.containers()]
+        records = list(transaction.containers())
         images = list_images(shed)
         uses = {image.id: transaction.image_uses(image.id) for image in images}
         alone = {image.id: _alone(transaction, image) for image in images}
     usages = _Usages(shed)
+    containers = [(record.driver, record.id) for record in records]
     drivers = tuple(
         _driver_usage(shed, usages, name, layers, containers) for name in shed.drivers_in_use()
     )
+    needed = _needed(layers, {(record.driver, record.chain) for record in records})
     image_usages: list[ImageUsage] = []
-    reclaimable = 0
     for image in images:
         unique = sum(usages.of(record.driver, record.chain) for record in alone[image.id])
         files = sum(record.size for record in alone[image.id] if record.driver in _first(image))
@@ -112,8 +113,6 @@ def disk_usage(shed: Shed) -> DiskUsage:
                 containers=uses[image.id],
             )
         )
-        if not uses[image.id]:
-            reclaimable += unique
     partial = shed.blobs.partials.usage()
     parts = {
         "recipes": allocated(home.recipes),
@@ -129,7 +128,7 @@ def disk_usage(shed: Shed) -> DiskUsage:
         **parts,
         other=elsewhere - sum(parts.values()),
         images=tuple(image_usages),
-        reclaimable=reclaimable,
+        reclaimable=sum(_reclaimable(driver, usages, layers, needed) for driver in drivers),
         image_count=len(images),
         active_images=sum(1 for count in uses.values() if count),
         container_count=len(containers),
@@ -157,6 +156,32 @@ def _driver_usage(
         containers=in_containers,
         shared=disk - in_layers - in_containers,
     )
+
+
+def _needed(
+    layers: Iterable[LayerRecord], places: Iterable[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Return, by driver and chain, what stands below ``places``, with these."""
+    below = {(record.driver, record.chain): record.parent for record in layers}
+    needed: set[tuple[str, str]] = set()
+    for driver, chain in places:
+        while chain and (driver, chain) not in needed:
+            needed.add((driver, chain))
+            chain = below.get((driver, chain), "")
+    return needed
+
+
+def _reclaimable(
+    driver: DriverUsage,
+    usages: _Usages,
+    layers: Iterable[LayerRecord],
+    needed: Collection[tuple[str, str]],
+) -> int:
+    own = [record for record in layers if record.driver == driver.name]
+    idle = [record.chain for record in own if (record.driver, record.chain) not in needed]
+    if own and len(idle) == len(own) and not driver.container_count:
+        return driver.disk  # with what they share among themselves
+    return sum(usages.of(driver.name, chain) for chain in idle)
 
 
 def whole(shed: Shed) -> int:

@@ -18,6 +18,7 @@ import attrs
 import pytest
 
 from cowshed import Shed, hookimpl
+from cowshed.accounts import DiskUsage
 from cowshed.driver import Driver
 from cowshed.errors import (
     AmbiguousError,
@@ -154,6 +155,29 @@ def assert_consistent(shed: Shed) -> None:
 def _without_catalog(shed: Shed) -> int:
     usage = shed.df()  # LMDB takes pages as transactions come, and keeps them
     return usage.total - usage.catalog
+
+
+def test_what_no_container_needs_is_reclaimable(shed: Shed, layout: Layout) -> None:
+    """Layers that idle images share with each other too, not those that a busy one has."""
+    assert shed.df().reclaimable == 0
+    for tag in ("v1", "v2"):
+        bring(shed, layout, tag)
+    idle = shed.df()
+    assert idle.reclaimable == sum(driver.disk for driver in idle.drivers) > 0
+    container = shed.create("app:v1")
+    busy = shed.df()
+    assert 0 < busy.reclaimable < idle.reclaimable
+    shed.remove_image("app:v2")
+    after = shed.df()
+    assert after.reclaimable == 0
+    came_back = _disk(busy) - _disk(after)
+    assert busy.reclaimable <= came_back <= busy.reclaimable + 4096  # the driver's own directory
+    container.remove()
+    assert shed.df().reclaimable == _disk(shed.df())
+
+
+def _disk(usage: DiskUsage) -> int:
+    return sum(driver.disk for driver in usage.drivers)
 
 
 # -- importing ---------------------------------------------------------------------------------
