@@ -19,6 +19,10 @@ from typing import Any, NamedTuple
 
 GROUP = "cowshed"
 _VERSION = 1
+#: How many sets of ``sys.path`` are remembered: its first entry is the directory of the script, or
+#: with ``python -m`` wherever somebody stands.
+_MOST = 32
+_PREFIX = "plugins-"
 
 #: Path → modification time in ns, or None where there is nothing.
 Stamps = dict[str, int | None]
@@ -72,8 +76,18 @@ def remember(
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             json.dump(data, file)
         os.replace(aside, path)
+        _forget_oldest(os.path.dirname(path))
     except OSError:
         return  # a home that can't be written: the next process looks again
+
+
+def _forget_oldest(directory: str) -> None:
+    with os.scandir(directory) as entries:
+        files = [entry for entry in entries if entry.name.startswith(_PREFIX)]
+    if len(files) > _MOST:
+        files.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns)
+        for entry in files[:-_MOST]:
+            os.unlink(entry.path)
 
 
 def _scan() -> list[InstalledPlugin]:
@@ -113,10 +127,10 @@ def _cache_file() -> str | None:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(home):
         return None
-    key = "\0".join([sys.version, sys.prefix, *sys.path[1:]])
+    key = "\0".join([sys.version, sys.prefix, *sys.path])
     # The whole path is compared with what the file says; this only keeps them apart.
     digest = zlib.crc32(key.encode("utf-8", "surrogateescape"))
-    return os.path.join(home, "cowshed", f"plugins-{digest:08x}.json")
+    return os.path.join(home, "cowshed", f"{_PREFIX}{digest:08x}.json")
 
 
 def _stamps(paths: Iterable[str]) -> Stamps:
