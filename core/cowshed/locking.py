@@ -53,7 +53,7 @@ class LockFile:
     """Any number of named locks in one file, which is made on first use."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = os.fspath(path)
 
     def acquire(
         self, key: str, *, shared: bool = False, timeout: float | None = None, what: str = ""

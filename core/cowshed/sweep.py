@@ -8,7 +8,6 @@ one again either finds it before or makes it anew after.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -192,6 +191,8 @@ def _sweep_files(shed: Shed) -> int:
         shed.recipes.sweep(diff_ids)
         for path in shed.home.temporary.iterdir():
             if path.is_dir() and not path.is_symlink():
+                import shutil  # 2 ms
+
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)

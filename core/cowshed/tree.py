@@ -13,7 +13,6 @@ from __future__ import annotations
 import abc
 import errno
 import os
-import shutil
 import stat as stat_module
 import time
 from collections.abc import Iterator
@@ -326,7 +325,8 @@ class Tree(Closing):
             try:
                 with self.open(entry.path, "xb") as file:
                     if content is not None:
-                        shutil.copyfileobj(content, file, 1 << 20)
+                        while data := content.read(1 << 20):
+                            file.write(data)
             except FileExistsError:
                 raise
             except BaseException:

@@ -33,10 +33,14 @@ class Point(NamedTuple):
     device: str
 
 
-def points(process: str = "self") -> Iterator[Point]:
-    """Yield the mounts that a process sees, in the order in which they were made."""
+def points(process: str = "self", *, about: str = "") -> Iterator[Point]:
+    """Yield the mounts that a process sees, in the order in which they were made; with ``about``
+    at least all those whose paths begin with it. A machine may have thousands."""
+    wanted = _escaped(os.fsencode(about))
     with open(f"/proc/{process}/mountinfo", "rb") as file:
         for line in file:
+            if wanted not in line:
+                continue
             before, _, after = line.partition(b" - ")
             fields = before.split()
             yield Point(
@@ -49,7 +53,7 @@ def points(process: str = "self") -> Iterator[Point]:
 def point_at(path: str, process: str = "self") -> Point | None:
     """Return the mount at ``path``, the topmost of several; it isn't touched, so it may be dead."""
     found = None
-    for point in points(process):
+    for point in points(process, about=path):
         if point.path == path:
             found = point
     return found
@@ -62,6 +66,13 @@ def kind_at(path: str) -> str:
         path = os.path.dirname(path)
     found = point_at(path)
     return "unknown" if found is None else found.kind
+
+
+def _escaped(text: bytes) -> bytes:
+    """Return a path as mountinfo has it."""
+    for one in b"\\ \t\n":
+        text = text.replace(bytes([one]), b"\\%03o" % one)
+    return text
 
 
 def _unescaped(text: bytes) -> bytes:

@@ -396,7 +396,8 @@ class Mounts:
 
     def _require_nothing_inside(self, containers: Iterable[ContainerRecord]) -> None:
         drivers = os.path.join(os.path.realpath(self._shed.home.drivers), "")
-        inside = [one.path for one in kernel.points() if one.path.startswith(drivers)]
+        points = kernel.points(about=drivers)
+        inside = [one.path for one in points if one.path.startswith(drivers)]
         if not inside:
             return
         ours = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..driver import Usage
 from ..errors import CorruptError
+from .syscalls import read_small
 
 #: In a store's root.
 COMMON = "common"
@@ -54,8 +55,7 @@ class ItemFile:
         return int(self._read()["apparent"])
 
     def _read(self) -> dict[str, Any]:
-        with open(self._path, "rb") as file:
-            data = file.read()
+        data = read_small(self._path)
         try:
             found: dict[str, Any] = json.loads(data)
             return {"parent": found["parent"], "apparent": found["apparent"]}

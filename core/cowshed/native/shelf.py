@@ -22,6 +22,8 @@ from .tree import NativeTree
 from .usage import allocated_below
 from .view import ROOTFS, NativeView
 
+#: Most that is asked for is a container.
+_LIKELY = (Held.CONTAINER, Held.LAYER)
 PLACES = {Held.LAYER: "layers", Held.CONTAINER: "containers"}
 
 
@@ -205,17 +207,17 @@ class NativeShelf(Driver):
 
     def home(self, item: Item) -> str:
         """Return the directory of a tree."""
-        return os.path.join(self.root, PLACES[item.held], item.id)
+        return f"{self.root}/{PLACES[item.held]}/{item.id}"
 
     def exists(self, held: Held, id: str) -> bool:
         """Say whether there is such a layer or container."""
-        return is_id(id) and os.path.lexists(os.path.join(self.root, PLACES[held], id))
+        return is_id(id) and os.path.lexists(f"{self.root}/{PLACES[held]}/{id}")
 
     def item(self, id: str, held: Held | None = None) -> Item:
         """Return what ``id`` is. NotFoundError: it isn't there, or not a ``held``."""
-        for each in Held if held is None else (held,):
+        for each in _LIKELY if held is None else (held,):
             if is_id(id):
-                parent = ItemFile(os.path.join(self.root, PLACES[each], id)).parent()
+                parent = ItemFile(f"{self.root}/{PLACES[each]}/{id}").parent()
                 if parent is not ...:
                     return Item(id=id, held=each, parent=parent)
         raise NotFoundError(held.value if held else "layer or container", id)

@@ -42,6 +42,11 @@ class NativeDriver(NativeShelf):
 
     # -- what a driver says ---------------------------------------------------------------------
 
+    #: Whether a container begins with no more than names: then a journal, which has them in their
+    #: order, is written once for all of them, when it is published. Otherwise before that its files
+    #: are synced as well.
+    names_only = False
+
     def clone(self, source: str, target: str, item: Item, *, still: bool) -> None:
         """Fill the empty tree in home ``target`` with the native files of ``item``'s in home
         ``source``. ``still``: nobody writes to that one now (a sealed layer, or a container that
@@ -148,26 +153,30 @@ class NativeDriver(NativeShelf):
         common.link(os.path.join(workspace.home, ITEM))
         if parent is not None:
             marks = os.path.join(self.root, "children", parent)
-            make_directory(marks)
-            common.link(os.path.join(marks, id))
-            if self.durable:
-                sync_directory(marks)
-        if self.durable:
-            self.sync_container(workspace)
+            mark = f"{marks}/{id}"
+            try:
+                common.link(mark)
+            except FileNotFoundError:  # nothing stood on that layer
+                make_directory(marks)
+                common.link(mark)
+        if self.durable and not self.names_only:
+            workspace.sync()
         item = Item(id=id, held=Held.CONTAINER, parent=parent)
         home = self.home(item)
-        os.rename(workspace.home, home)
+        workspace.publish(home)
         try:
             if self.durable:
-                sync_directory(os.path.dirname(home))
+                self.sync_names(home, parent)
             self.touch(item)
         except BaseException:
-            os.rename(home, workspace.home)  # goes with the workspace
+            workspace.take_back(home)  # and goes with it
             raise
 
-    def sync_container(self, workspace: Workspace) -> None:
-        """Make a finished container durable."""
-        workspace.sync()
+    def sync_names(self, home: str, parent: str | None) -> None:
+        """Make it durable that there is a container, and of ``names_only`` what is in it."""
+        if parent is not None:
+            sync_directory(os.path.join(self.root, "children", parent))
+        sync_directory(os.path.dirname(home))
 
     def seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:
         """Publish a finished stage as ``layer``; quietly do nothing if that exists."""
@@ -181,7 +190,7 @@ class NativeDriver(NativeShelf):
             if parent is not None:
                 self._mark(parent, layer)
             try:
-                os.rename(workspace.home, home)
+                workspace.publish(home)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     return

@@ -68,15 +68,28 @@ def sync_file(name: str, directory: int) -> None:
         os.close(descriptor)
 
 
-def make_directory(path: str) -> None:
-    """Make a directory of mode 0700 whatever the umask; it may exist."""
+def read_small(path: str, directory: int | None = None) -> bytes:
+    """Return what is in a small regular file, in a third of the calls that ``open`` makes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        data = os.read(descriptor, _BLOCK)
+        while len(data) % _BLOCK == 0 and (more := os.read(descriptor, _BLOCK)):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: str) -> bool:
+    """Make a directory of mode 0700 whatever the umask; False: it exists."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        return
+        return False
     # Nothing is written where nothing is wrong: a chmod costs as much again.
     if os.stat(path).st_mode & 0o7777 != 0o700:
         os.chmod(path, 0o700)
+    return True
 
 
 def list_directory(descriptor: int) -> list[str]:

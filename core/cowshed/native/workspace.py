@@ -34,11 +34,12 @@ class Workspace:
         self._parent = parent
         # Locked before it exists, or a recover() in between would take it for a dead one.
         self._lock = locks.acquire(f"staging:{self._key}")
-        self.home = os.path.join(self._staging, self._key)
+        self.home = f"{self._staging}/{self._key}"
+        self._published = False
         try:
-            if key is not None and os.path.lexists(self.home):
-                remove(self._staging, key)  # a killed process's
-            make_directory(self.home)
+            if not make_directory(self.home):
+                remove(self._staging, self._key)  # a killed process's
+                make_directory(self.home)
         except BaseException:
             self._lock.release()
             raise
@@ -51,10 +52,20 @@ class Workspace:
         finally:
             os.close(descriptor)
 
+    def publish(self, home: str) -> None:
+        """Let everybody see it, at ``home``."""
+        os.rename(self.home, home)
+        self._published = True
+
+    def take_back(self, home: str) -> None:
+        """Undo that."""
+        os.rename(home, self.home)
+        self._published = False
+
     def throw_away(self) -> None:
-        """Remove what is left (nothing, once it was published) and unlock. Twice is fine."""
+        """Remove what is left, unless it was published, and unlock. Twice is fine."""
         try:
-            if os.path.lexists(self.home):
+            if not self._published and os.path.lexists(self.home):
                 self._remove(self._staging, self._key)
         finally:
             self._lock.release()

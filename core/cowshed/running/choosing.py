@@ -7,12 +7,12 @@ runtime, bubblewrap, our own launcher.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import StoreError, UsageError, nearest
 from .identity import Identity
+from .programs import find_program
 from .runtimes import Bubblewrap, OciRuntime, Plain, Runtime
 
 RUNC = "runc"
@@ -31,7 +31,7 @@ def probe(name: str) -> str | None:
     if name == PLAIN:
         return None
     program = "bwrap" if name == BUBBLEWRAP else name
-    if shutil.which(program) is None:
+    if find_program(program) is None:
         return f"{program} isn't installed"
     if name == "crun" and _hybrid_cgroups():
         return "crun refuses the hybrid cgroup hierarchy of this machine; mount cgroup2 alone"
@@ -81,11 +81,11 @@ def choose(
 def make(name: str, state: Path, identity: Identity | None) -> Runtime:
     """Return the runtime of that name."""
     if name in OCI:
-        path = shutil.which(name)
+        path = find_program(name)
         return OciRuntime(name, path or name, state / name)
     plain = Plain(identity)
     if name == BUBBLEWRAP:
-        return Bubblewrap(shutil.which("bwrap") or "bwrap", plain)
+        return Bubblewrap(find_program("bwrap") or "bwrap", plain)
     return plain
 
 
@@ -93,5 +93,5 @@ def describe() -> Iterator[tuple[str, str, str | None]]:
     """Yield each runtime's name, program and what keeps it from running here."""
     for name in NAMES:
         program = "bwrap" if name == BUBBLEWRAP else name
-        path = "built in" if name == PLAIN else shutil.which(program) or ""
+        path = "built in" if name == PLAIN else find_program(program) or ""
         yield name, os.fspath(path), probe(name)

@@ -7,8 +7,10 @@ the user, and where subordinate IDs are set up (subuid(5)), their other users ar
 from __future__ import annotations
 
 import os
-import shutil
+from contextlib import suppress
 from typing import NamedTuple
+
+from .programs import find_program
 
 _SYS_ADMIN = 21
 #: What must not be 0: see namespaces(7); the second is Debian's.
@@ -52,7 +54,7 @@ def find_identity() -> Identity | None:
     if user == 0:
         return None
     users, groups = (Range(0, user, 1),), (Range(0, group, 1),)
-    if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
+    if find_program("newuidmap") is None or find_program("newgidmap") is None:
         return Identity(users, groups)
     more_users, more_groups = _subordinate("/etc/subuid", user), _subordinate("/etc/subgid", user)
     if not more_users or not more_groups:
@@ -64,7 +66,7 @@ def obstacle(identity: Identity | None) -> str | None:
     """Say in one sentence why no runtime could start anything here, as far as it can be told
     without trying; None: it can't."""
     if identity is None:
-        if has_capability(_SYS_ADMIN):
+        if _SYS_ADMIN in own_capabilities():
             return None
         return (
             "root lacks the capability SYS_ADMIN here, without which nobody makes namespaces; "
@@ -79,14 +81,15 @@ def obstacle(identity: Identity | None) -> str | None:
     return None
 
 
-def has_capability(number: int) -> bool:
-    """Say whether this process has a capability (capabilities(7)); where nobody knows, it has."""
-    try:
-        with open("/proc/self/status", "rb") as file:
-            line = next((one for one in file if one.startswith(b"CapEff:")), None)
-    except OSError:
-        return True
-    return line is None or bool(int(line.split()[1], 16) >> number & 1)
+def own_capabilities() -> frozenset[int]:
+    """Return the numbers of this process's capabilities (capabilities(7)); where nobody knows, it
+    has all."""
+    held = -1
+    with suppress(OSError), open("/proc/self/status", "rb") as file:
+        line = next((one for one in file if one.startswith(b"CapEff:")), None)
+        if line is not None:
+            held = int(line.split()[1], 16)
+    return frozenset(number for number in range(64) if held >> number & 1)
 
 
 def _reads_zero(path: str) -> bool:

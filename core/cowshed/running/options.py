@@ -68,15 +68,16 @@ def make_options(
     Raises:
         UsageError: a volume that can't be, a network that isn't.
     """
-    if isinstance(command, str):
-        raise UsageError("command takes a list of words, not a string")
+    chosen = how.get("entrypoint", entrypoint)
+    for name, words in (("command", command), ("entrypoint", chosen)):
+        if isinstance(words, str):
+            raise UsageError(f"{name} takes a list of words, not a string")
     network = how.get("network", "host")
     if network not in ("host", "none"):
         raise UsageError(f"network is 'host' or 'none', not {network!r}")
     volumes = tuple(
         volume(one[0], one[1], read_only=one[2:] == ("ro",)) for one in how.get("volumes", ())
     )
-    chosen = how.get("entrypoint", entrypoint)
     return Options(
         command=tuple(command),
         entrypoint=None if chosen is None else tuple(chosen),

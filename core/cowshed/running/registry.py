@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -101,13 +100,15 @@ class Registry:
         aside = home / f"{STATE}.new"  # who runs it is alone
         with open(aside, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            json.dump(state._asdict(), file)
+            file.write(json.dumps(state._asdict()))
         os.rename(aside, home / STATE)
 
     def forget(self, container: str) -> None:
         """Remove a record and all that belongs to it."""
+        from ..native.removal import remove_directory  # with ctypes
+
         with suppress(FileNotFoundError):
-            shutil.rmtree(self.home(container))
+            remove_directory(os.fspath(self.root), container)
 
     def process(self, container: str) -> int | None:
         """Return the number of the container's first process, if it lives."""

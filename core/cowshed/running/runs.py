@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,9 @@ class Runs:
             runtime, identity = self._choose(options, make_user(root, config, options))
             state = begun(runtime=runtime.name, supervisor=os.getpid())
             size = _size(options, streams)
-            with self._prepared(container, root, options, identity, home, state, size) as bundle:
+            with self._prepared(
+                container, root, config, options, identity, home, state, size
+            ) as bundle:
                 status = None
                 try:
                     bundle.write()
@@ -115,6 +117,7 @@ class Runs:
         self,
         container: Container,
         root: Rootfs,
+        config: Mapping[str, object],
         options: Options,
         identity: Identity | None,
         home: Path,
@@ -127,7 +130,7 @@ class Runs:
         from .spec import find_places, make_spec, write_etc
 
         hostname = options.hostname or container.id[:12]
-        process = make_process(root, container.image_config(), options, hostname, size)
+        process = make_process(root, config, options, hostname, size)
         _require_mapped(process, identity)
         places = find_places(root, options.volumes)
         require_executable(root, process, tuple(one.target for one in places.volumes))
@@ -294,7 +297,15 @@ class Runs:
             try:
                 with Rootfs(os.path.realpath(path)) as root:
                     state = begun(bundle=os.fspath(directory))
-                    prepared = self._prepared(container, root, options, identity, directory, state)
+                    prepared = self._prepared(
+                        container,
+                        root,
+                        container.image_config(),
+                        options,
+                        identity,
+                        directory,
+                        state,
+                    )
                     with prepared as bundle:
                         spec = dict(bundle.spec)
                         if path.parent == directory:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from ..errors import StoreError, UsageError
+from ..native.removal import remove_directory
 from . import security
 from .identity import Identity
 from .process import CommandError
@@ -188,7 +188,8 @@ class OciRuntime:
 
     def clear(self, bundle: Bundle) -> None:
         if self._beside and self._place is not None:
-            shutil.rmtree(self._place, ignore_errors=True)
+            with suppress(OSError):
+                remove_directory(*os.path.split(self._place))
         elif (self.state / bundle.id).exists():
             subprocess.run(
                 [*self._command, "delete", "--force", bundle.id],

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import StoreError, UsageError
 from . import security
-from .identity import Identity, Range, has_capability, in_user_namespace
+from .identity import Identity, Range, in_user_namespace, own_capabilities
 from .options import Volume
 from .process import Process, resolved
 from .rootfs import Rootfs
@@ -184,7 +184,8 @@ def _capabilities() -> list[str]:
 
     if os.geteuid() != 0:
         return list(security.CAPABILITIES)  # in a user namespace all are had
-    return [one for one in security.CAPABILITIES if has_capability(CAPABILITIES.index(one[4:]))]
+    held = own_capabilities()
+    return [one for one in security.CAPABILITIES if CAPABILITIES.index(one[4:]) in held]
 
 
 def _mapping(one: Range) -> dict[str, int]:

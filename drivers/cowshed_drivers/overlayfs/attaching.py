@@ -19,7 +19,7 @@ from cowshed.driver import Held, Item, OwnMount
 from cowshed.errors import BusyError
 from cowshed.locking import Lock
 from cowshed.native.items import UsageCache
-from cowshed.native.overlays import attach, detach, is_upper
+from cowshed.native.overlays import attach, detach, has_ended, is_upper
 from cowshed.native.removal import remove_directory
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
 
@@ -84,9 +84,13 @@ class AttachingDriver(OpeningDriver):
 
     def detach_from(self, id: str, path: str) -> None:
         """Take the mount of ``id`` at ``path`` away. Processes in it keep it until they end."""
+        device = os.stat(path).st_dev
         detach(path)
-        with suppress(BusyError):
-            self._refuse_if_attached(self.item(id))
+        works = self._works(id)
+        if len(works) == 1 and has_ended(device):
+            remove_directory(os.path.join(self.root, ATTACHED), *works)
+        else:
+            self._attached(self.item(id))
 
     def keep_still(self, item: Item) -> Lock | None:
         still = super().keep_still(item)
@@ -96,19 +100,14 @@ class AttachingDriver(OpeningDriver):
         return still
 
     def remove_item(self, item: Item) -> None:
-        if item.held is Held.CONTAINER:
-            self._refuse_if_attached(item)
-        super().remove_item(item)
-
-    def _refuse_if_attached(self, item: Item) -> None:
-        if self._attached(item):
+        if item.held is Held.CONTAINER and self._attached(item):
             raise BusyError(f"container {item.id} is mounted and in use; unmount it first")
+        super().remove_item(item)
 
     def _attached(self, item: Item) -> bool:
         """Say whether a container is attached somewhere; sweep what is left if it isn't."""
-        place = os.path.join(self.root, ATTACHED)
-        entries = [name for name in os.listdir(place) if name.rpartition(".")[0] == item.id]
-        if not entries:
+        works = self._works(item.id)
+        if not works:
             return False
         with suppress(FileNotFoundError):
             upper = os.open(os.path.join(self.home(item), DIFF), OPEN_DIRECTORY)
@@ -117,9 +116,14 @@ class AttachingDriver(OpeningDriver):
                     return True
             finally:
                 os.close(upper)
-        for name in entries:
-            remove_directory(place, name)
+        for name in works:
+            remove_directory(os.path.join(self.root, ATTACHED), name)
         return False
+
+    def _works(self, container: str) -> list[str]:
+        """Return the work directories of a container's mounts."""
+        names = os.listdir(os.path.join(self.root, ATTACHED))
+        return [name for name in names if name.rpartition(".")[0] == container]
 
     def recover(self) -> None:
         super().recover()

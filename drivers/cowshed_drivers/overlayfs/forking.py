@@ -11,7 +11,6 @@ from cowshed.driver import Held, Item
 from cowshed.native.cloning import Copier, clone_tree, copy_attributes
 from cowshed.native.items import ITEM, Common
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_directory
-from cowshed.native.workspace import Workspace
 
 from .attaching import AttachingDriver
 from .freezing import FROZEN, LONGEST, SHARING, Frozen
@@ -21,6 +20,8 @@ from .stack import DIFF, write_frozen
 
 class ForkingDriver(AttachingDriver):
     """Forks and removes containers."""
+
+    names_only = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -106,10 +107,11 @@ class ForkingDriver(AttachingDriver):
             self.frozen.release(below, item.id)
             super().touch()
 
-    def sync_container(self, workspace: Workspace) -> None:
+    def sync_names(self, home: str, parent: str | None) -> None:
         """Not all of the file system: two directories, and what they say."""
-        for directory in (os.path.join(workspace.home, DIFF), workspace.home):
+        for directory in (os.path.join(home, DIFF), home):
             sync_directory(directory)
+        super().sync_names(home, parent)
 
     def recover(self) -> None:
         super().recover()

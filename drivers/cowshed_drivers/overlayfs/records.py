@@ -20,7 +20,7 @@ namespace loses its record, and nothing else does.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import errno
 import hashlib
 import json
@@ -284,7 +284,8 @@ def _encode(record: Record, fd: int, name: str) -> bytes:
     }
     if record.xattrs:
         said["xattrs"] = {
-            name: base64.b64encode(value).decode() for name, value in sorted(record.xattrs.items())
+            name: binascii.b2a_base64(value, newline=False).decode()
+            for name, value in sorted(record.xattrs.items())
         }
     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     mode = stat_module.S_IMODE(status.st_mode)
@@ -297,7 +298,9 @@ def _decode(said: bytes, fd: int, name: str) -> Record | None:
     record = Record(
         id=1,
         **{field: found.get(field) for field in _KEPT_IN},
-        xattrs={name: base64.b64decode(value) for name, value in found.get("xattrs", {}).items()},
+        xattrs={
+            name: binascii.a2b_base64(value) for name, value in found.get("xattrs", {}).items()
+        },
     )
     try:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)

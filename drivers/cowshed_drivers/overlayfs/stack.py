@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from cowshed.driver import Held, Item
 from cowshed.native.shelf import PLACES
-from cowshed.native.syscalls import OPEN_DIRECTORY, sync_file
+from cowshed.native.syscalls import OPEN_DIRECTORY, read_small, sync_file
 
 DIFF = "diff"
 FLAT = "flat"
@@ -31,6 +31,9 @@ NOTHING = "nothing"
 
 #: Directories of layers in one stack. A longer chain is flattened at this length.
 LONGEST = 64
+
+#: Layers whose stacks are remembered.
+_KNOWN = 256
 
 
 class Stack(NamedTuple):
@@ -59,6 +62,8 @@ class Stacks:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        #: By layer: which file said so, as another may have been made by the same name since.
+        self._known: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {}
 
     @contextmanager
     def opened(self, item: Item) -> Generator[tuple[Stack, list[int]]]:
@@ -95,8 +100,15 @@ class Stacks:
 
     def of_layer(self, layer: str) -> tuple[str, ...]:
         """Return a layer's directories."""
-        with open(os.path.join(self.root, PLACES[Held.LAYER], layer, _STACK), "rb") as file:
-            return tuple(os.fsdecode(file.read()).split())
+        path = f"{self.root}/{PLACES[Held.LAYER]}/{layer}/{_STACK}"
+        status = os.stat(path)
+        file = status.st_ino, status.st_mtime_ns
+        known = self._known.get(layer)
+        if known is None or known[0] != file:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            known = self._known[layer] = file, _directories(read_small(path))
+        return known[1]
 
     def frozen_of(self, home: str) -> tuple[str, ...]:
         """Return what was frozen below the directory in ``home``, a container's or frozen itself.
@@ -125,11 +137,13 @@ def write_frozen(home: str, directories: Sequence[str], *, durable: bool = False
 
 def _read(home: int, name: str) -> tuple[str, ...]:
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=home)
+        return _directories(read_small(name, home))
     except FileNotFoundError:
         return ()
-    with open(descriptor, "rb") as file:
-        return tuple(os.fsdecode(file.read()).split())
+
+
+def _directories(data: bytes) -> tuple[str, ...]:
+    return tuple(os.fsdecode(data).split())
 
 
 def _write(home: str, name: str, directories: Sequence[str], *, durable: bool = False) -> None:
