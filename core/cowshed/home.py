@@ -20,6 +20,19 @@ _MARK = "cowshed.json"
 _PARTS = ("catalog", "blobs", "recipes", "drivers", "tmp")
 
 
+def made(root: Path, *names: str) -> Path:
+    """Return the directory ``names`` below ``root``, which is made itself if need be."""
+    path = root.joinpath(*names)
+    try:
+        path.mkdir(mode=0o700)  # what is above it is there, mostly
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        for directory in (*reversed(path.parents[: len(names)]), path):
+            directory.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
 class Home:
     """Paths of one shed, which exist once this is made."""
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..entry import Entry
 from ..errors import StoreError
+from ..home import made
 from . import kernel
 from .format import format_here
 
@@ -69,7 +70,7 @@ class Lowers:
 
     def nothing(self) -> Lower:
         """Return what containers on no layer are merged with."""
-        return Lower(path=str(self._made("nothing")))
+        return Lower(path=str(made(self.root, "nothing")))
 
     def by_erofs(self, driver: str, layer: str, data: str, where: Where) -> Lower | None:
         """Return the layer, its contents in files below ``data``; None: this kernel can't."""
@@ -142,15 +143,7 @@ class Lowers:
         return Lower(path=str(place))
 
     def _place(self, driver: str, layer: str, kind: Kind) -> Path:
-        return self._made("at", str(kernel.namespace()), f"{driver}.{layer}.{kind}")
-
-    def _made(self, *names: str) -> Path:
-        path = self.root
-        path.mkdir(mode=0o700, exist_ok=True)
-        for name in names:
-            path = path / name
-            path.mkdir(mode=0o700, exist_ok=True)
-        return path
+        return made(self.root, "at", str(kernel.namespace()), f"{driver}.{layer}.{kind}")
 
     def _alive(self, place: Path) -> bool:
         """Say whether something is mounted there; take away what is dead."""
@@ -164,7 +157,7 @@ class Lowers:
     @property
     def images(self) -> Path:
         """The directory of images, which exists."""
-        return self._made("images")
+        return made(self.root, "images")
 
     def write_image(self, image: Path, entries: Iterable[Entry], where: Where) -> None:
         """Write an image of names and attributes, whole or not at all."""

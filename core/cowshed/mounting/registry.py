@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..boot import boot_id
+from ..home import made
 from ..partials import sync_directory
 from . import kernel
 from .format import Format
@@ -108,10 +109,7 @@ class Registry:
 
     def write(self, record: Record) -> None:
         """Write a record, in place of the one there was."""
-        home = self.home(record.container)
-        if not home.is_dir():
-            self.root.mkdir(mode=0o700, exist_ok=True)
-            home.mkdir(mode=0o700, exist_ok=True)
+        home = made(self.root, record.container)
         path = home / _RECORD
         aside = home / f"{_RECORD}.{os.urandom(4).hex()}"
         with aside.open("x", encoding="utf-8") as file:
@@ -138,10 +136,7 @@ class Registry:
 
     def default_path(self, container: str) -> Path:
         """Return the directory to mount at if nobody said where; made if need be."""
-        path = self.home(container) / "root"
-        for directory in (self.root, path.parent, path):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        return path
+        return made(self.root, container, "root")
 
     def sync(self, container: str) -> None:
         """Make what is in the directory of one container's mount durable."""

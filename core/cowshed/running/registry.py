@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..boot import boot_id, since_boot_ns
+from ..home import made
 
 STATE, PID = "state.json", "pid"
 
@@ -93,10 +94,7 @@ class Registry:
 
     def write(self, container: str, state: State) -> None:
         """Write a record, in place of the one there was."""
-        home = self.home(container)
-        if not home.is_dir():
-            self.root.mkdir(mode=0o700, exist_ok=True)
-            home.mkdir(mode=0o700, exist_ok=True)
+        home = made(self.root, container)
         aside = home / f"{STATE}.new"  # who runs it is alone
         with open(aside, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
