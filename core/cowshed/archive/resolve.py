@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import errno
 import os
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from ..entry import Entry, Kind, join
@@ -36,20 +38,48 @@ from .limits import Limits
 
 _MAX_NAME = 255
 _MEMO = 4096
+#: Entries after which a directory that nothing was put into is packed.
+_QUIET = 16_384
 
 
 class Directory:
     """A directory of the merged view that this layer brought or wrote into."""
 
-    __slots__ = ("children", "lower", "own", "path")
+    __slots__ = ("_children", "_packed", "left", "lower", "own", "path")
 
     def __init__(self, path: str, *, own: bool, lower: bool | None) -> None:
         self.path = path
-        self.children: dict[str, Node] = {}
+        self._children: dict[str, Node] = {}
+        self._packed: tuple[bytes, array[int]] | None = None
+        #: When it was left for another directory, in entries of the layer.
+        self.left = 0
         #: This layer has an entry for it.
         self.own = own
         #: What the parent has at this path shows through. None: nobody had to know yet.
         self.lower = lower
+
+    @property
+    def children(self) -> dict[str, Node]:
+        """What it holds, by name."""
+        if self._packed is not None:
+            names, numbers = self._packed
+            self._packed = None
+            known = self._children
+            texts = names.decode("utf-8", "surrogateescape").split("\0")
+            self._children = {**dict(zip(texts, numbers, strict=True)), **known}
+        return self._children
+
+    def pack(self) -> None:
+        """Keep what it holds in a fifth of the memory until somebody looks."""
+        children = self.children
+        names = [name for name, node in children.items() if isinstance(node, int)]
+        if names:
+            numbers = array("Q", [node for node in children.values() if isinstance(node, int)])
+            joined = "\0".join(names).encode("utf-8", "surrogateescape")
+            self._packed = joined, numbers
+            self._children = {
+                name: node for name, node in children.items() if not isinstance(node, int)
+            }
 
 
 #: What is known of a name. A string is a link's target; a number the payload that is the file's
@@ -70,6 +100,10 @@ class View:
         self.root = Directory("", own=False, lower=parent is not None)
         self._memo: dict[str, Directory] = {}
         self._links: set[str] = set()
+        self._puts = 0
+        self._here = self.root
+        #: Directories in the order in which they were left, and when.
+        self._left: deque[tuple[int, Directory]] = deque()
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -183,6 +217,20 @@ class View:
         if type(old) is Directory or path in self._links:
             self._forget()
         directory.children[name] = node
+        self._puts += 1
+        if directory is not self._here:
+            self._leave(directory)
+
+    def _leave(self, directory: Directory) -> None:
+        """Go on in ``directory``; pack those that nobody came back to for long."""
+        left = self._left
+        self._here.left = self._puts
+        left.append((self._puts, self._here))
+        self._here = directory
+        while left[0][0] < self._puts - _QUIET:
+            when, old = left.popleft()
+            if old.left == when and old is not directory:
+                old.pack()
 
     def put_directory(self, directory: Directory, name: str, path: str) -> None:
         """Note that this layer has a directory at ``path``; one over another keeps its content."""
