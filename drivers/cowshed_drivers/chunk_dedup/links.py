@@ -7,9 +7,9 @@ does, because what one name sees all names shall see: each name's record is a fu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from .node import NO_DIGEST, Entries, encode_directory
+from .node import NO_DIGEST, Entries, put_directory
 from .nodes import Nodes
 from .record import FILE
 
@@ -29,13 +29,14 @@ def decode_paths(payload: bytes) -> list[str]:
     return payload.decode("utf-8", "surrogateescape").split("\0")
 
 
-def encode(table: dict[int, set[str]]) -> list[bytes]:
-    """Return the objects that hold the table, the last of which names it; none if it is empty."""
+def store(table: dict[int, set[str]], put: Callable[[bytes], bytes]) -> bytes:
+    """Hand the objects that hold the table to ``put``; return what names it, as ``load`` takes
+    it."""
     entries: Entries = {
         f"{number:x}": (FILE, 0, 0, 0, 0, 0, 0, _encode_paths(paths))
         for number, paths in table.items()
     }
-    return encode_directory(entries)
+    return put_directory(entries, put) or NO_DIGEST
 
 
 def _encode_paths(paths: Iterable[str]) -> bytes:

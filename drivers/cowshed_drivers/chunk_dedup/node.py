@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from zlib import crc32
 
 import attrs
@@ -55,30 +55,30 @@ def byte_order(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def encode_directory(entries: Mapping[str, Record]) -> list[bytes]:
-    """Return the objects that hold a directory: its pages and, last, what names it."""
-    named = sorted((byte_order(name), record) for name, record in entries.items())
-    if len(named) <= SPLIT_ABOVE:
-        return [_encode_page(named)] if named else []
-    pages: list[bytes] = []
+def put_directory(entries: Mapping[str, Record], put: Callable[[bytes], bytes]) -> bytes:
+    """Hand the objects that hold a directory to ``put``, which returns their digests; return what
+    names it: of its only page, or of the list of pages, and nothing if it is empty."""
+    names = sorted(entries, key=byte_order)
+    if len(names) <= SPLIT_ABOVE:
+        return put(_encode_page(names, entries)) if names else b""
+    digests: list[bytes] = []
     start = 0
-    for index in range(1, len(named)):
-        if not crc32(named[index][0]) & _CUT_MASK:
-            pages.append(_encode_page(named[start:index]))
+    for index in range(1, len(names)):
+        if not crc32(byte_order(names[index])) & _CUT_MASK:
+            digests.append(put(_encode_page(names[start:index], entries)))
             start = index
-    pages.append(_encode_page(named[start:]))
-    digests = [digest_of(page) for page in pages]
-    pages.append(_LIST_HEAD.pack(_LIST, len(digests)) + b"".join(digests))
-    return pages
+    digests.append(put(_encode_page(names[start:], entries)))
+    return put(_LIST_HEAD.pack(_LIST, len(digests)) + b"".join(digests))
 
 
-def _encode_page(named: list[tuple[bytes, Record]]) -> bytes:
+def _encode_page(names: Sequence[str], entries: Mapping[str, Record]) -> bytes:
     pack = FIXED.pack
-    names = b"\0".join([name for name, _ in named])
-    parts = [_PAGE_HEAD.pack(_PAGE, len(named), len(names))]
-    parts += [pack(*record[:7], len(record[7])) for _, record in named]
-    parts.append(names)
-    parts += [record[7] for _, record in named]
+    records = [entries[name] for name in names]
+    joined = byte_order("\0".join(names))
+    parts = [_PAGE_HEAD.pack(_PAGE, len(names), len(joined))]
+    parts += [pack(*record[:7], len(record[7])) for record in records]
+    parts.append(joined)
+    parts += [record[7] for record in records]
     return b"".join(parts)
 
 

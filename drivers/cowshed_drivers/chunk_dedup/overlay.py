@@ -17,7 +17,7 @@ from collections.abc import Callable
 from cowshed.entry import Entry, Kind, parent_of
 
 from . import links
-from .node import NO_DIGEST, Entries, Root, digest_of, encode_directory
+from .node import Entries, Root, put_directory
 from .nodes import Nodes
 from .record import (
     DIRECTORY,
@@ -329,10 +329,7 @@ class Overlay:
         self.unload(put)
         table = self._root.links
         if self._links_changed:
-            objects = links.encode(self.table)
-            for data in objects:
-                put(data)
-            table = digest_of(objects[-1]) if objects else NO_DIGEST
+            table = links.store(self.table, put)
         return put(Root(self.record, table, self._next_inode).encode())
 
     @property
@@ -358,9 +355,7 @@ class Overlay:
             order += [(folder, name, below) for name, below in folder.folders.items()]
         digest = b""
         for above, name, folder in reversed(order):
-            digest = b""
-            for data in encode_directory(folder.entries):
-                digest = put(data)
+            digest = put_directory(folder.entries, put)
             if above is not None:
                 above.entries[name] = with_payload(above.entries[name], digest)
         return digest
