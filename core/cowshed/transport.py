@@ -34,7 +34,7 @@ class AlreadyHereError(CowshedError):
         super().__init__(f"layer {layer} was brought by another process")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class SourceLayer:
     """One layer that a source offers."""
 
@@ -71,7 +71,7 @@ def _reference_alone(image: SourceImage) -> tuple[str, ...]:
     return (image.reference,) if image.reference else ()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class SourceImage:
     """One image that a source offers."""
 
@@ -109,7 +109,7 @@ class Source(Closing):
         """Let go, of opened layers too. Closing twice is fine."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class SavedLayer:
     """One layer to write."""
 
@@ -128,7 +128,7 @@ def _no_annotations() -> Mapping[str, str]:
     return {}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class SavedImage:
     """One image to write."""
 
