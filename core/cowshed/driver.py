@@ -87,6 +87,9 @@ class NativeDirectory(NamedTuple):
     #: Whether the directory alone says everything: owners, modes and attributes. Where it doesn't,
     #: core would rather serve the tree.
     faithful: bool = True
+    #: Whether whoever makes a file there can be told by its owner. Where that can't be, core would
+    #: rather serve the tree, too, but do without it if it can't.
+    tells_owners: bool = True
 
 
 class OwnMount(NamedTuple):

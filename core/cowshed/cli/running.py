@@ -186,6 +186,7 @@ def run_command(
 
     def run(signals: Signals) -> Ended:
         options = _read(command, tty, **given)
+        session.runs = True
         shed = session.shed
         container: Container | None = None
         try:
@@ -223,6 +224,7 @@ def exec_command(
 
     def run(signals: Signals) -> Ended:
         options = _read(command, tty, entrypoint="", **given)
+        session.runs = True
         found = session.shed.container(container)
         return _operate(session, "exec", found, options, _streams(interactive), signals)
 

@@ -32,18 +32,33 @@ class Session:
         self.overrides: dict[str, Any] = {}
         #: Becomes 1 where a command went on after an error it has reported.
         self.exit_status = 0
+        #: Whether the command starts processes.
+        self.runs = False
         self._shed: Shed | None = None
 
     @property
     def shed(self) -> Shed:
         """The shed, opened on first use."""
         if self._shed is None:
+            if os.geteuid():
+                self._become_root()
             from ..shed import Shed
 
             self._shed = Shed(
                 self.root, driver=self.driver, config=self.config_file, overrides=self.overrides
             )
         return self._shed
+
+    def _become_root(self) -> None:
+        """Let an ordinary user mount what is to be run, or look at what is mounted."""
+        from pathlib import Path
+
+        from ..running.namespace import enter, is_needed
+
+        config = self.load_config()
+        root = Path(config.root)
+        if (self.runs or is_needed(root) or config["driver"] == "overlayfs") and enter(root):
+            self.root = os.fspath(root)
 
     def load_config(self) -> Config:
         """Return the configuration without opening a shed."""

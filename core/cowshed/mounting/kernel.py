@@ -114,16 +114,14 @@ def leave_namespace(paths: Iterable[str]) -> None:
             unmount(path, lazily=True)
 
 
-def process_in(space: int) -> str | None:
-    """Return a process that lives in that mount namespace; None: none that we can see."""
+def processes_in(space: int) -> Iterator[str]:
+    """Yield the processes that live in that mount namespace, as far as we can see them. Whoever is
+    yielded may end the next moment; another one may go on."""
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
+            with suppress(OSError):
                 if os.stat(f"/proc/{name}/ns/mnt").st_ino == space:
-                    return name
-            except OSError:
-                continue
-    return None
+                    yield name
 
 
 def bind(source: str, target: str) -> None:

@@ -124,9 +124,12 @@ class Lowers:
                 try:
                     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
                 except OSError as error:
+                    help = "load the kernel's module fuse"
+                    if error.errno in kernel.REFUSED:
+                        help = "let everybody open it, as udev does (chmod 0666 /dev/fuse, by root)"
                     raise StoreError(
-                        f"/dev/fuse can't be opened ({error.strerror}); load the kernel's module "
-                        "fuse, or choose a driver with native directories"
+                        f"/dev/fuse can't be opened ({error.strerror}); {help}, or choose a driver "
+                        "with native directories, such as naive-copy"
                     ) from None
                 try:
                     options = f"rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
@@ -256,7 +259,7 @@ class Lowers:
         for place in self.places():
             if Path(place).parent == here:
                 self.release(place, used)
-            elif kernel.process_in(int(Path(place).parent.name)) is None:
+            elif not any(kernel.processes_in(int(Path(place).parent.name))):
                 with suppress(OSError):  # that namespace is gone, and its mounts
                     os.rmdir(place)
                     os.rmdir(os.path.dirname(place))

@@ -91,7 +91,7 @@ class Mounts:
             if record is None:
                 self._clear(container.id, None)
                 raise NotFoundError("mount", container.name)
-            status = state(record)
+            status = self._state(record)
             if status == "elsewhere":
                 raise BusyError(
                     f"container {container.name} is mounted in another mount namespace, at "
@@ -140,7 +140,7 @@ class Mounts:
                 self.registry.write(record)
                 return
             with alone:
-                self._take_down(record, state(record))
+                self._take_down(record, self._state(record))
                 self._clear(container.id, record)
 
     def _make(
@@ -278,9 +278,9 @@ class Mounts:
             if self.registry.has(container):
                 with self._changing(container):
                     record = self.registry.read(container)
-                    if record is None or state(record) in ("gone", "dead"):
+                    if record is None or self._state(record) in ("gone", "dead"):
                         if record is not None:
-                            self._take_down(record, state(record))
+                            self._take_down(record, self._state(record))
                         self._clear(container, record)
                     else:
                         self._refresh(container, record)
@@ -315,14 +315,23 @@ class Mounts:
         with self._changing(container):
             return self._living(container)
 
+    def _state(self, record: Record) -> State:
+        """Say what has become of a mount. A process in the container that outlived who ran it keeps
+        the mount, in a namespace of its own."""
+        found = state(record)
+        if found == "gone" and record.boot == boot_id():
+            runs = self._shed.running.registry.process(record.container) is not None
+            return "elsewhere" if runs else found
+        return found
+
     def is_here(self, record: Record) -> bool:
         """Say whether we could use a mount: it lives, and not in another mount namespace."""
-        return state(record) == "alive"
+        return self._state(record) == "alive"
 
     def is_mounted(self, container: str) -> bool:
         """Say whether processes may be using a container's mount, here or elsewhere."""
         record = self.registry.read(container)
-        return record is not None and state(record) in ("alive", "elsewhere")
+        return record is not None and self._state(record) in ("alive", "elsewhere")
 
     def list(self) -> list[Mounted]:
         """See ``Shed.mounts``."""
@@ -335,7 +344,7 @@ class Mounts:
                 read_only=record.read_only,
                 lasting=record.lasting,
                 users=record.users,
-                state=state(record),
+                state=self._state(record),
             )
             for record in self.registry.records()
         ]
@@ -360,7 +369,7 @@ class Mounts:
         record = self.registry.read(container.id)
         if record is None or record.read_only or record.how == "native":
             return
-        if state(record) in ("alive", "elsewhere"):
+        if self._state(record) in ("alive", "elsewhere"):
             raise BusyError(
                 f"container {container.name} is mounted at {record.path}; write there, or unmount "
                 "it first"
@@ -389,7 +398,7 @@ class Mounts:
                         "--force"
                     )
                 if record is not None:
-                    self._take_down(record, state(record))
+                    self._take_down(record, self._state(record))
                     self._forget(record)
                 else:
                     self.registry.forget(container.id)
@@ -445,7 +454,7 @@ class Mounts:
             if self.registry.has(container):
                 self._clear(container, None)
             return None
-        status = state(record)
+        status = self._state(record)
         if status in ("alive", "elsewhere"):
             if record.lasting:
                 return record

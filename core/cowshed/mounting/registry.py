@@ -152,15 +152,21 @@ def state(record: Record) -> State:
         return "gone"
     if not record.mounted:
         return "alive" if os.path.isdir(record.path) else "gone"
-    process = "self"
     if record.namespace != kernel.namespace():
-        found = kernel.process_in(record.namespace)
-        if found is None:
-            return "gone"
-        process = found
-    point = kernel.point_at(record.path, process)
-    if point is None or (record.device and point.device != record.device):
+        for process in kernel.processes_in(record.namespace):
+            # It may have ended since; another one knows, too.
+            with suppress(OSError):
+                return "elsewhere" if _is_at(record, process) else "gone"
+        # Into a user namespace beside ours nobody may look. Who has ended isn't in it any more.
+        hidden = not kernel.in_first_user_namespace() and (
+            record.lasting or any(os.path.exists(f"/proc/{user}") for user in record.users)
+        )
+        return "elsewhere" if hidden else "gone"
+    if not _is_at(record, "self"):
         return "gone"
-    if process != "self":
-        return "elsewhere"
     return "alive" if all(map(answers, record.lowers)) else "dead"
+
+
+def _is_at(record: Record, process: str) -> bool:
+    point = kernel.point_at(record.path, process)
+    return point is not None and (not record.device or point.device == record.device)

@@ -75,7 +75,7 @@ def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bo
     """
     attachment = shed.driver(driver).attach(container, read_only=read_only)
     match attachment:
-        case NativeDirectory(path=path, faithful=True):
+        case NativeDirectory(path=path, faithful=True, tells_owners=told) if told or not _fuse():
             return Native(path)
         case OwnMount(mount=mount):
             return Own(mount)
@@ -93,6 +93,10 @@ def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bo
         home=shed.mounting.registry.home(container),
         how="fuse" if lower.served else "overlay",
     )
+
+
+def _fuse() -> bool:
+    return os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
 def _lower(shed: Shed, driver: str, chain: str, attachment: Attachment | None) -> Lower:

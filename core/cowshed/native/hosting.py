@@ -25,6 +25,8 @@ from ..entry import Kind
 from ..errors import DriverError, FormatTooNewError
 
 _FORMAT = 1
+#: Set in the environment of who went into a namespace of his own, to be root there.
+ENTERED = "_COWSHED_ENTERED"
 
 
 @attrs.frozen
@@ -34,11 +36,11 @@ class Hosting:
     #: Native user and group that stand for 0:0; None in a privileged store.
     owner: tuple[int, int] | None = None
 
-    @classmethod
-    def of_this_process(cls) -> Hosting:
-        """Return the rule for a store that this process makes."""
-        user = os.geteuid()
-        return cls(None if user == 0 else (user, os.getegid()))
+    @property
+    def tells_owners(self) -> bool:
+        """Whether the owner of a file that a process makes says whose it is meant to be. In a
+        user's store, made from his namespace, it would be a number of that namespace."""
+        return self.owner is None or len(_id_maps()[0]) == len(_INITIAL_MAPS[0])
 
     def native_mode(self, kind: Kind, mode: int) -> int:
         """Return the mode that the file gets."""
@@ -86,8 +88,37 @@ def _id_maps() -> list[list[int]]:
     return maps
 
 
-def open_hosting(path: str, driver: str) -> Hosting:
-    """Read the rule from the store's ``path``, or make the store's rule there.
+def _owner_of_what_we_make(*, native: bool) -> tuple[int, int] | None:
+    """Return the owner, as everybody outside of namespaces knows him, of a store that this process
+    makes. Who entered a namespace of his own is no other user for that, unless owners are to be
+    ``native``."""
+    if os.geteuid():
+        return os.geteuid(), os.getegid()
+    if native or not os.environ.get(ENTERED):
+        return None
+    users, groups = _id_maps()
+    return users[1], groups[1]
+
+
+def _known_here(owner: tuple[int, int]) -> tuple[int, int]:
+    """Return the numbers that an owner has in this process's namespace; his own where he has
+    none."""
+    found: list[int] = []
+    for number, numbers in zip(owner, _id_maps(), strict=True):
+        ranges = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+        found.append(
+            next(
+                (inside + number - first for inside, first, count in ranges
+                 if first <= number < first + count),
+                number,
+            )
+        )  # fmt: skip
+    return found[0], found[1]
+
+
+def open_hosting(path: str, driver: str, *, native: bool = False) -> Hosting:
+    """Read the rule from the store's ``path``, or make the store's rule there. ``native``: owners
+    are always the files' own.
 
     Raises:
         FormatTooNewError: a newer Cowshed wrote it.
@@ -100,7 +131,7 @@ def open_hosting(path: str, driver: str) -> Hosting:
             raise FormatTooNewError(path, found["format"], _FORMAT)
         owner = found["owner"]
         if owner is not None:
-            return Hosting((int(owner[0]), int(owner[1])))
+            return Hosting(_known_here((int(owner[0]), int(owner[1]))))
         maps = found.get("maps", _INITIAL_MAPS)
     except FileNotFoundError:
         pass
@@ -115,12 +146,12 @@ def open_hosting(path: str, driver: str) -> Hosting:
                 f"{path} was made in a user namespace with other user IDs; use it from there",
             )
         return Hosting()
-    hosting = Hosting.of_this_process()
+    owner = _owner_of_what_we_make(native=native)
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     with open(aside, "x", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)  # whatever the umask
-        rule: dict[str, object] = {"format": _FORMAT, "driver": driver, "owner": hosting.owner}
-        if hosting.owner is None:
+        rule: dict[str, object] = {"format": _FORMAT, "driver": driver, "owner": owner}
+        if owner is None:
             rule["maps"] = _id_maps()
         json.dump(rule, file)
         file.flush()
@@ -128,7 +159,7 @@ def open_hosting(path: str, driver: str) -> Hosting:
     try:
         os.link(aside, path)
     except FileExistsError:
-        return open_hosting(path, driver)
+        pass
     finally:
         os.unlink(aside)
-    return hosting
+    return open_hosting(path, driver)

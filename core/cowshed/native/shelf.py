@@ -34,12 +34,15 @@ class NativeShelf(Driver):
     view_class: type[NativeView] = NativeView
     #: The directory in a tree's home without which it is damaged.
     content = ROOTFS
+    #: Whether files have their owners themselves, even if that takes a user namespace.
+    native_owners = False
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
         for place in (*PLACES.values(), "children", COMMON, "staging", "trash"):
             make_directory(os.path.join(self.root, place))
-        self.hosting = open_hosting(os.path.join(self.root, "store.json"), self.name)
+        store = os.path.join(self.root, "store.json")
+        self.hosting = open_hosting(store, self.name, native=self.native_owners)
         self.locks = LockFile(root / "lock")
 
     # -- what a driver says ---------------------------------------------------------------------

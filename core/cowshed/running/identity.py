@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from typing import NamedTuple
 
+from ..errors import StoreError
 from .programs import find_program
 
 _SYS_ADMIN = 21
@@ -60,6 +61,35 @@ def find_identity() -> Identity | None:
     if not more_users or not more_groups:
         return Identity(users, groups)
     return Identity(users + more_users, groups + more_groups)
+
+
+def map_users(process: str, identity: Identity) -> None:
+    """Say whose numbers are whose in the user namespace that a process has just made, from outside.
+
+    Raises:
+        StoreError: the system refuses.
+    """
+    try:
+        if identity.single:
+            _write(process, "setgroups", "deny")
+            for kind, ranges in (("uid", identity.users), ("gid", identity.groups)):
+                _write(process, f"{kind}_map", " ".join(map(str, ranges[0])))
+            return
+        import subprocess
+
+        for tool, ranges in (("newuidmap", identity.users), ("newgidmap", identity.groups)):
+            numbers = [str(number) for one in ranges for number in one]
+            done = subprocess.run([tool, process, *numbers], capture_output=True, check=False)
+            if done.returncode:
+                why = done.stderr.decode("utf-8", "replace").strip()
+                raise StoreError(f"the user namespace can't be mapped: {why}")
+    except OSError as error:
+        raise StoreError(f"the user namespace can't be mapped: {error.strerror}") from None
+
+
+def _write(process: str, name: str, text: str) -> None:
+    with open(f"/proc/{process}/{name}", "w", encoding="ascii") as file:
+        file.write(text)
 
 
 def obstacle(identity: Identity | None) -> str | None:

@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from ..errors import StoreError, UsageError
 from ..native.removal import remove_directory
 from . import security
-from .identity import Identity
+from .identity import Identity, map_users
 from .process import CommandError
 from .registry import PID
 from .supervising import Launch
@@ -403,27 +403,8 @@ def _map(ready: int, go: int, identity: Identity) -> None:
         line = ready_file.readline()
         if not line.strip():
             return  # it says itself what went wrong
-        pid = line.strip().decode()
-        try:
-            if identity.single:
-                _write(pid, "setgroups", "deny")
-                for kind, ranges in (("uid", identity.users), ("gid", identity.groups)):
-                    _write(pid, f"{kind}_map", " ".join(map(str, ranges[0])))
-            else:
-                for tool, ranges in (("newuidmap", identity.users), ("newgidmap", identity.groups)):
-                    numbers = [str(number) for one in ranges for number in one]
-                    done = subprocess.run([tool, pid, *numbers], capture_output=True, check=False)
-                    if done.returncode:
-                        why = done.stderr.decode("utf-8", "replace").strip()
-                        raise StoreError(f"the user namespace can't be mapped: {why}")
-        except OSError as error:
-            raise StoreError(f"the user namespace can't be mapped: {error.strerror}") from None
+        map_users(line.strip().decode(), identity)
         go_file.write(b"\n")
-
-
-def _write(pid: str, name: str, text: str) -> None:
-    with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
-        file.write(text)
 
 
 # -- bubblewrap ------------------------------------------------------------------------------------

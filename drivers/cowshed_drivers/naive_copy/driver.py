@@ -55,6 +55,7 @@ class NaiveCopy(NativeDriver):
         return NativeDirectory(
             path=os.path.join(home, ROOTFS),
             faithful=not os.path.lexists(os.path.join(home, SIDECAR)),
+            tells_owners=self.hosting.tells_owners,
         )
 
     def measure(self, item: Item, home: str) -> Usage:

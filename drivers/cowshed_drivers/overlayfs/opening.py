@@ -32,6 +32,7 @@ class OpeningDriver(NativeDriver):
 
     hosting: OverlayHosting
     content = DIFF
+    native_owners = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

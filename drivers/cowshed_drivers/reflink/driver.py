@@ -100,6 +100,7 @@ class Reflink(NativeDriver):
         return NativeDirectory(
             path=os.path.join(home, ROOTFS),
             faithful=not os.path.lexists(os.path.join(home, SIDECAR)),
+            tells_owners=self.hosting.tells_owners,
         )
 
     # -- accounts -------------------------------------------------------------------------------
