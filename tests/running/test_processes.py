@@ -207,6 +207,21 @@ def test_volumes_show_the_hosts_files(box: Container, runtime: str, tmp_path: Pa
     assert letters(box) == []
 
 
+def test_what_the_image_calls_volumes_are_directories_of_the_container(
+    shed: Shed, box: Container
+) -> None:
+    # The last one can't be made: that is for whoever needs it to find out.
+    changes = ["VOLUME /data/deep", "VOLUME /etc", "VOLUME /bin/sh/x"]
+    box.commit("volumes", changes=changes)
+    other = shed.create("volumes", "other")
+    assert sh(other, "touch /data/deep/file; ls -d /data/deep/file /etc/passwd").split() == [
+        "/data/deep/file", "/etc/passwd"
+    ]  # fmt: skip
+    assert letters(other) == ["A /data", "A /data/deep", "A /data/deep/file"]
+    other.remove()
+    shed.remove_image("volumes")
+
+
 def test_a_missing_working_directory_in_a_volume_is_made_there(
     box: Container, runtime: str, tmp_path: Path
 ) -> None:

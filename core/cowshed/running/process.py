@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple, cast
 
 from ..errors import CowshedError, StoreError, UsageError
@@ -143,6 +144,20 @@ def make_directory(root: Rootfs, process: Process, volumes: tuple[Volume, ...]) 
             except OSError as error:
                 why = error.strerror or "it can't be made"
         raise StoreError(f"working directory {path} isn't in volume {volume.source}: {why}")
+
+
+def make_volumes(root: Rootfs, config: Mapping[str, object]) -> None:
+    """Make the directories that the image calls volumes, where it lacks them, as Docker does. They
+    are the container's own: nobody keeps volumes for it."""
+    from .stubs import make
+
+    volumes = config.get("Volumes")
+    for path in volumes if isinstance(volumes, Mapping) else ():
+        if isinstance(path, str) and path.startswith("/"):
+            with suppress(OSError):  # what needs it will say so
+                where, mode = root.resolve(path)
+                if mode is None:
+                    make(root, where, directory=True)
 
 
 def _arguments(config: Mapping[str, object], options: Options) -> tuple[str, ...]:

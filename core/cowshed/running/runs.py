@@ -125,7 +125,7 @@ class Runs:
         size: tuple[int, int] | None = None,
     ) -> Generator[Bundle]:
         """Make the bundle, and the stubs, which are there as long as anybody uses it."""
-        from .process import make_directory, make_process, require_executable
+        from .process import make_directory, make_process, make_volumes, require_executable
         from .runtimes import Bundle
         from .spec import find_places, make_spec, write_etc
 
@@ -140,6 +140,7 @@ class Runs:
             for place, directory in places.missing:
                 stubs.make(root, place, directory=directory)
             if not options.read_only:
+                make_volumes(root, config)
                 make_directory(root, process, places.volumes)
             write_etc(os.fspath(home), hostname, options.network)
             yield Bundle(
