@@ -148,3 +148,17 @@ def test_it_begins_and_ends_in_the_directory_where_it_was_called(
     (tmp_path / "here/file").write_text("from outside\n")
     done = line("run", "--rm", "-v", "./here:/there", "tools", "cat", "/there/file", cwd=tmp_path)
     assert done.stdout == b"from outside\n", done.stderr.decode()
+
+
+def test_a_mount_that_nobody_would_see_is_refused(line: CommandLine) -> None:
+    output(line, "create", "--name", "box", "tools")
+    script = "touch /tmp/ready; while ! test -e /tmp/stop; do sleep 0.1; done"
+    process = line.start("run", "--name", "busy", "tools", "sh", "-c", script)
+    try:
+        wait_for(lambda: b"/tmp/ready" in line("diff", "busy").stdout)
+        refused = line("mount", "box")
+        assert refused.returncode == 1
+        assert b"unshare --map-root-user --map-auto --mount" in refused.stderr
+    finally:
+        line("exec", "busy", "touch", "/tmp/stop")
+        process.communicate(timeout=60)

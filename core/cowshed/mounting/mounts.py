@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..boot import boot_id
 from ..errors import BusyError, InUseError, NotFoundError, StoreError, UsageError
+from ..native.hosting import ENTERED
 from . import kernel, ways
 from .format import format_here
 from .lowers import Lowers, being_mounted
@@ -73,6 +74,11 @@ class Mounts:
     ) -> Path:
         """See ``Container.mount``. ``no_suid``: let nobody gain privilege by a program in there;
         by default where somebody chose the directory, as others may reach it."""
+        if os.environ.get(ENTERED):
+            raise StoreError(
+                "nobody but 'cowshed run' and 'exec' would see an ordinary user's mount; work in a "
+                "namespace of your own (unshare --map-root-user --map-auto --mount)"
+            )
         with self._changing(container.id):
             record = self._living(container.id)
             if record is None:

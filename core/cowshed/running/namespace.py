@@ -39,7 +39,9 @@ def enter(root: Path) -> bool:
     identity = find_identity()
     if identity is None:
         return False
-    here = os.getcwd()
+    here = ""
+    with suppress(OSError):  # it was removed
+        here = os.getcwd()
     if not os.access(root / "cowshed.json", os.W_OK):
         if not _make(identity):  # there is no shed yet
             return False
