@@ -20,7 +20,7 @@ from ..native.hosting import ENTERED
 from .identity import Identity, find_identity, map_users
 
 _NEW_MOUNTS, _NEW_USERS = 0x00020000, 0x10000000
-#: In the shed's root: the number of the mount namespace that was made last.
+#: In the shed's root: the numbers of the mount and user namespaces that were made last.
 _FILE = "namespace"
 _SLAVE, _RECURSIVELY = 1 << 19, 0x4000
 
@@ -68,17 +68,30 @@ def is_needed(root: Path) -> bool:
 
 def _join_others(root: Path) -> bool:
     try:
-        space = int((root / _FILE).read_bytes())
+        mounts, users = map(int, (root / _FILE).read_bytes().split())
     except (OSError, ValueError):
         return False
-    return any(map(_join, kernel.processes_in(space)))
+    return any(
+        _is_that_of(process, users) and _join(process) for process in kernel.processes_in(mounts)
+    )
+
+
+def _is_that_of(process: str, users: int) -> bool:
+    """Say whether a process lives in that user namespace, too, and sees our root: numbers are given
+    anew, and the next to have one may be a container."""
+    with suppress(OSError):
+        root = os.stat(f"/proc/{process}/root")
+        return os.stat(f"/proc/{process}/ns/user").st_ino == users and os.path.samestat(
+            root, os.stat("/")
+        )
+    return False
 
 
 def _tell_others(root: Path) -> None:
     aside = root / f"{_FILE}.{os.getpid()}"
     with aside.open("x", encoding="ascii") as file:
         os.fchmod(file.fileno(), 0o600)  # whatever the umask
-        file.write(str(kernel.namespace()))
+        file.write(f"{kernel.namespace()} {os.stat('/proc/self/ns/user').st_ino}")
     os.rename(aside, root / _FILE)
 
 

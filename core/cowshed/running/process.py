@@ -152,7 +152,9 @@ def make_volumes(root: Rootfs, config: Mapping[str, object]) -> None:
     from .stubs import make
 
     volumes = config.get("Volumes")
-    for path in volumes if isinstance(volumes, Mapping) else ():
+    if not isinstance(volumes, Mapping):
+        return
+    for path in cast(Mapping[object, object], volumes):
         if isinstance(path, str) and path.startswith("/"):
             with suppress(OSError):  # what needs it will say so
                 where, mode = root.resolve(path)
