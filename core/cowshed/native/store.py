@@ -150,9 +150,9 @@ class NativeDriver(NativeShelf):
     def publish_container(self, workspace: Workspace, id: str, parent: str | None) -> None:
         """Publish a finished tree as container ``id``, for which ``workspace`` was begun."""
         common = Common(self.root, parent, durable=self.durable)
-        common.link(os.path.join(workspace.home, ITEM))
+        common.link(f"{workspace.home}/{ITEM}")
         if parent is not None:
-            marks = os.path.join(self.root, "children", parent)
+            marks = f"{self.root}/children/{parent}"
             mark = f"{marks}/{id}"
             try:
                 common.link(mark)
@@ -175,7 +175,7 @@ class NativeDriver(NativeShelf):
     def sync_names(self, home: str, parent: str | None) -> None:
         """Make it durable that there is a container, and of ``names_only`` what is in it."""
         if parent is not None:
-            sync_directory(os.path.join(self.root, "children", parent))
+            sync_directory(f"{self.root}/children/{parent}")
         sync_directory(os.path.dirname(home))
 
     def seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:

@@ -67,8 +67,8 @@ class AttachingDriver(OpeningDriver):
         )
         with writer:
             UsageCache(self.home(item)).forget()
-            work = os.path.join(self.root, ATTACHED, f"{id}.{os.urandom(8).hex()}")
-            make_directory(work)
+            work = f"{self.root}/{ATTACHED}/{id}.{os.urandom(8).hex()}"
+            os.mkdir(work, 0o700)
             try:
                 self._attach(item, path, work)
             except BaseException:

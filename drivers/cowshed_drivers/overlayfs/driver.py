@@ -56,7 +56,7 @@ class Overlayfs(ForkingDriver):
 
     def lay(self, home: str, parent: str | None) -> None:
         """Make a directory that changes nothing: its root, which hides the parent's, is like it."""
-        directory = os.path.join(home, DIFF)
+        directory = f"{home}/{DIFF}"
         os.mkdir(directory, 0o700)
         target = os.open(directory, OPEN_DIRECTORY)
         try:
@@ -66,7 +66,7 @@ class Overlayfs(ForkingDriver):
                 set_mode(self.hosting, target, ".", EMPTY_ROOT.kind, EMPTY_ROOT.mode, record)
                 os.utime(target, ns=(EMPTY_ROOT.mtime_ns, EMPTY_ROOT.mtime_ns))
                 return
-            below = os.path.join(self.root, PLACES[Held.LAYER], parent, DIFF)
+            below = f"{self.root}/{PLACES[Held.LAYER]}/{parent}/{DIFF}"
             source = os.open(below, OPEN_DIRECTORY)
             try:
                 copy_attributes(source, target)

@@ -73,7 +73,7 @@ class Stacks:
         """
         home_path = f"{PLACES[item.held]}/{item.id}"
         descriptors: list[int] = []
-        home = os.open(os.path.join(self.root, home_path), OPEN_DIRECTORY)
+        home = os.open(f"{self.root}/{home_path}", OPEN_DIRECTORY)
         try:
             if item.held is Held.LAYER:
                 stack = Stack(lowers=_read(home, _STACK))
