@@ -137,6 +137,8 @@ def test_what_a_killed_run_leaves_is_taken_over(line: CommandLine, several: None
     wait_until_ready(line, process)
     process.send_signal(signal.SIGKILL)
     process.wait(60)  # what it ran has its streams still
+    assert output(line, "exec", "box", "stat", "-c", "%u %a", "/d/f") == "33 600\n"
+    assert b"/ready" in line("diff", "box").stdout
     output(line, "rm", "-f", "box")
     assert output(line, "mount").split() == ["CONTAINER", "PATH", "HOW", "MODE", "USERS", "STATE"]
 

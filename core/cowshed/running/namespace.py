@@ -18,6 +18,7 @@ from ..locking import LockFile
 from ..mounting import kernel
 from ..native.hosting import ENTERED
 from .identity import Identity, find_identity, map_users
+from .registry import Registry
 
 _NEW_MOUNTS, _NEW_USERS = 0x00020000, 0x10000000
 #: In the shed's root: the numbers of the mount and user namespaces that were made last.
@@ -48,7 +49,7 @@ def enter(root: Path) -> bool:
     else:
         with LockFile(root / "locks").acquire("namespace"):
             if not _join_others(root):
-                if not _make(identity):
+                if not _join_survivor(root) and not _make(identity):
                     return False
                 _tell_others(root)
     os.environ[ENTERED] = "1"
@@ -74,6 +75,27 @@ def _join_others(root: Path) -> bool:
     return any(
         _is_that_of(process, users) and _join(process) for process in kernel.processes_in(mounts)
     )
+
+
+def _join_survivor(root: Path) -> bool:
+    """Go into the user namespace of a container that outlived who ran it, or nobody could enter it,
+    with new mounts."""
+    registry = Registry(root / "running")
+    libc = ctypes.CDLL(None, use_errno=True)
+    for container in registry.containers():
+        process = registry.process(container)
+        if process is None:
+            continue
+        with suppress(OSError), open(f"/proc/{process}/ns/user", "rb") as users:
+            if libc.setns(users.fileno(), _NEW_USERS) == 0:
+                return bool(libc.unshare(_NEW_MOUNTS) == 0 and _let_in(libc))
+    return False
+
+
+def _let_in(libc: ctypes.CDLL) -> bool:
+    """Let what is mounted outside show, and nothing of ours outside."""
+    flags = ctypes.c_ulong(_SLAVE | _RECURSIVELY)
+    return bool(libc.mount(None, b"/", None, flags, None) == 0)
 
 
 def _is_that_of(process: str, users: int) -> bool:
@@ -133,7 +155,7 @@ def _make(identity: Identity) -> bool:
         problem = os.read(said, 4096)
         if problem:
             raise StoreError(problem.decode())
-        if libc.mount(None, b"/", None, ctypes.c_ulong(_SLAVE | _RECURSIVELY), None) != 0:
+        if not _let_in(libc):
             code = ctypes.get_errno()
             if code in (errno.EPERM, errno.EACCES):
                 raise StoreError(
