@@ -51,14 +51,13 @@ class Session:
 
     def _become_root(self) -> None:
         """Let an ordinary user mount what is to be run, or look at what is mounted."""
-        from pathlib import Path
-
-        from ..running.namespace import enter, is_needed
-
         config = self.load_config()
-        root = Path(config.root)
-        if (self.runs or is_needed(root) or config["driver"] == "overlayfs") and enter(root):
-            self.root = os.fspath(root)
+        root = config.root
+        if self.runs or config["driver"] == "overlayfs" or _is_in_namespace(os.fspath(root)):
+            from ..running.namespace import enter
+
+            if enter(root):
+                self.root = os.fspath(root)
 
     def load_config(self) -> Config:
         """Return the configuration without opening a shed."""
@@ -90,6 +89,16 @@ class Session:
         """Close the shed, if it was opened."""
         if self._shed is not None:
             self._shed.close()
+
+
+def _is_in_namespace(root: str) -> bool:
+    """Say whether somebody is mounted in a namespace, or was, so that nobody outside could look at
+    what processes wrote there, or whether a whole store belongs to one."""
+    try:
+        mounted = bool(os.listdir(os.path.join(root, "mounts")))
+    except OSError:
+        mounted = False
+    return mounted or os.path.exists(os.path.join(root, "drivers", "overlayfs"))
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -58,15 +58,6 @@ def enter(root: Path) -> bool:
     return True
 
 
-def is_needed(root: Path) -> bool:
-    """Say whether somebody is mounted in a namespace, or was, so that nobody outside could look at
-    what processes wrote there, or whether a whole store belongs to one."""
-    with suppress(OSError):
-        if os.listdir(root / "mounts"):
-            return True
-    return os.path.exists(root / "drivers/overlayfs")
-
-
 def _join_others(root: Path) -> bool:
     try:
         mounts, users = map(int, (root / _FILE).read_bytes().split())
