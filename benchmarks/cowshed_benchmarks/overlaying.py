@@ -2,7 +2,7 @@
 
     python -m cowshed_benchmarks.overlaying [--work DIR] [--rounds N]
 
-Bare is a container's two directories, and a mount of them over an image's made by the calls that
+Bare is a container's directories, and a mount of them over an image's made by the calls that
 the driver uses (fsopen, fsconfig, fsmount, move_mount) with the same options; of a fork, the four
 directories that two containers need and the exchange that leaves what was written below both. It
 knows no IDs, owners, locks, or who else uses the store. Both do it without waiting for the disk,

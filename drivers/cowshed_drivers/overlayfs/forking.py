@@ -108,9 +108,9 @@ class ForkingDriver(AttachingDriver):
             super().touch()
 
     def sync_names(self, home: str, parent: str | None) -> None:
-        """Not all of the file system, but the home. What became of the empty directory in it, its
-        journal has before the home's last name."""
-        sync_directory(home)
+        """Not all of the file system: two directories, and what they say."""
+        for directory in (f"{home}/{DIFF}", home):
+            sync_directory(directory)
         super().sync_names(home, parent)
 
     def recover(self) -> None:
