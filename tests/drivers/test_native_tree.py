@@ -12,7 +12,7 @@ import pytest
 
 from cowshed.driver import Stage
 from cowshed.entry import Entry, Kind
-from cowshed.errors import BusyError, InUseError
+from cowshed.errors import BusyError, CorruptError, InUseError
 from cowshed.native.directories import Directories
 from cowshed.native.hosting import Hosting, open_hosting
 from cowshed.native.removal import remove_directory
@@ -182,6 +182,52 @@ def test_a_mark_without_its_child_holds_nothing_back(driver: NaiveCopy, tmp_path
     (tmp_path / "children/l1").mkdir()
     (tmp_path / "children/l1/never-made").touch()
     driver.remove("l1")
+
+
+def test_a_store_copied_without_its_hard_links_knows_what_is_needed(tmp_path: Path) -> None:
+    driver = NaiveCopy(tmp_path)
+    with driver.stage(None) as stage:
+        stage.seal("l1")
+    driver.prepare("c1", "l1")
+    item = tmp_path / "containers/c1/item.json"
+    assert item.stat().st_nlink == 2
+    copy = item.with_name("copy")
+    copy.write_bytes(item.read_bytes())
+    copy.rename(item)
+    with pytest.raises(InUseError, match="container c1"):
+        driver.remove("l1")
+    driver.remove("c1")
+    driver.remove("l1")
+    assert not list(driver.items())
+
+
+def test_a_container_whose_parent_nobody_knows_can_be_removed(
+    driver: NaiveCopy, tmp_path: Path
+) -> None:
+    with driver.stage(None) as stage:
+        stage.seal("l1")
+    driver.prepare("c1", "l1")
+    (tmp_path / "containers/c1/item.json").unlink()
+    (tmp_path / "containers/c1/item.json").write_text("{}")
+    with pytest.raises(CorruptError, match="is damaged"):
+        driver.remove("l1")  # the container may need it
+    driver.remove("c1")
+    driver.remove("l1")
+    assert not list(driver.items())
+
+
+def test_what_an_item_stands_on_is_never_taken_from_an_older_file(tmp_path: Path) -> None:
+    """The file of one layer's containers may get the number that another's had."""
+    driver = NaiveCopy(tmp_path)
+    driver.durable = False
+    for turn in range(50):
+        layer = f"l{turn}"
+        with driver.stage(None) as stage:
+            stage.seal(layer)
+        driver.prepare("c", layer)
+        assert [item.parent for item in driver.items() if item.id == "c"] == [layer]
+        driver.remove("c")
+        driver.remove(layer)
 
 
 def test_zeros_become_holes_and_holes_stay(driver: NaiveCopy) -> None:

@@ -6,17 +6,22 @@ import errno
 import json
 import os
 import re
+import time
 from contextlib import suppress
 from types import EllipsisType
 from typing import Any
 
 from ..driver import Usage
 from ..errors import CorruptError
-from .syscalls import read_small
+from .syscalls import read_small, sync_directory
 
 #: In a store's root.
 COMMON = "common"
 _NO_PARENT = "_"  # no ID
+
+#: A file of that age in ns is the only one with its number and time, of how many are remembered.
+_SETTLED = 1_000_000_000
+_MOST = 4096
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,254}")
 
@@ -41,13 +46,9 @@ class ItemFile:
         """Record the parent layer and the bytes of the files that this layer brought."""
         _write(self._path, parent, apparent)
 
-    def parent(self) -> str | EllipsisType | None:
-        """Return the parent's ID, None for a base; Ellipsis if there is no such item."""
-        try:
-            found = self._read()
-        except FileNotFoundError:
-            return ...
-        parent = found["parent"]
+    def parent(self) -> str | None:
+        """Return the parent's ID, None for a base."""
+        parent = self._read()["parent"]
         return None if parent is None else str(parent)
 
     def apparent(self) -> int:
@@ -73,6 +74,41 @@ def _write(path: str, parent: str | None, apparent: int, *, durable: bool = Fals
             os.fsync(file.fileno())
 
 
+class Parents:
+    """What the items of the store at ``root`` stand on.
+
+    Containers of one layer share a file, so few are ever read, whatever their number.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        #: By inode and when that was written.
+        self._known: dict[tuple[int, int], str | None] = {}
+
+    def of(self, place: str) -> str | EllipsisType | None:
+        """Return the parent's ID of what is at ``place`` in the store, None for a base; Ellipsis
+        if there is no such item.
+
+        Raises:
+            CorruptError: what it says there makes no sense.
+        """
+        home = f"{self._root}/{place}"
+        try:
+            status = os.stat(f"{home}/{ITEM}", follow_symlinks=False)
+            file = status.st_ino, status.st_mtime_ns
+            if file in self._known:
+                return self._known[file]
+            parent = ItemFile(home).parent()
+        except FileNotFoundError:
+            return ...
+        # A younger file's number and time may be another's in a moment.
+        if time.time_ns() - status.st_mtime_ns > _SETTLED:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[file] = parent
+        return parent
+
+
 class Common:
     """``common/LAYER``: what ``item.json`` says of all containers on one layer is the same, so it
     is written once and linked. A link takes a third of a small file's time, none of its 4 KiB on
@@ -96,6 +132,12 @@ class Common:
             _write(path, self._parent, 0, durable=self._durable)
             os.link(path, f"{path}.new")
             os.rename(f"{path}.new", self._path)
+            if self._durable:  # who finds none doesn't look for containers
+                sync_directory(os.path.dirname(self._path))
+
+    def exists(self) -> bool:
+        """Say whether a container on the layer was ever made."""
+        return os.path.lexists(self._path)
 
     def remove(self) -> None:
         """Take the file's own name away."""

@@ -15,7 +15,7 @@ from ..locking import Lock, LockFile
 from ..tree import Tree
 from .comparing import compare
 from .hosting import open_hosting
-from .items import COMMON, ItemFile, UsageCache, is_id
+from .items import COMMON, Parents, UsageCache, is_id
 from .sidecar import Use
 from .syscalls import make_directory
 from .tree import NativeTree
@@ -44,6 +44,7 @@ class NativeShelf(Driver):
         store = os.path.join(self.root, "store.json")
         self.hosting = open_hosting(store, self.name, native=self.native_owners)
         self.locks = LockFile(root / "lock")
+        self.parents = Parents(self.root)
 
     # -- what a driver says ---------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class NativeShelf(Driver):
     def items(self) -> Iterator[Item]:
         for held, place in PLACES.items():
             for id in sorted(os.listdir(os.path.join(self.root, place))):
-                parent = ItemFile(os.path.join(self.root, place, id)).parent()
+                parent = self.parents.of(f"{place}/{id}")
                 if parent is not ...:
                     yield Item(id=id, held=held, parent=parent)
 
@@ -214,13 +215,14 @@ class NativeShelf(Driver):
 
     def exists(self, held: Held, id: str) -> bool:
         """Say whether there is such a layer or container."""
-        return is_id(id) and os.path.lexists(f"{self.root}/{PLACES[held]}/{id}")
+        path = f"{self.root}/{PLACES[held]}/{id}"
+        return is_id(id) and os.access(path, os.F_OK, follow_symlinks=False)
 
     def item(self, id: str, held: Held | None = None) -> Item:
         """Return what ``id`` is. NotFoundError: it isn't there, or not a ``held``."""
         for each in _LIKELY if held is None else (held,):
             if is_id(id):
-                parent = ItemFile(f"{self.root}/{PLACES[each]}/{id}").parent()
+                parent = self.parents.of(f"{PLACES[each]}/{id}")
                 if parent is not ...:
                     return Item(id=id, held=each, parent=parent)
         raise NotFoundError(held.value if held else "layer or container", id)
@@ -229,6 +231,6 @@ class NativeShelf(Driver):
         """ConflictError if ``id`` is taken, other than by an ``allowed``."""
         if not is_id(id):
             raise ValueError(f"{id!r} can't be a file name")
-        for held in Held:
+        for held in _LIKELY:
             if held is not allowed and self.exists(held, id):
                 raise ConflictError(f"{held.value} {id} exists already")

@@ -5,7 +5,7 @@
     ROOT/generation              its mtime changes whenever what trees share may have changed
     ROOT/layers/ID/              rootfs/, sidecar.db, item.json, usage.json (a cache)
     ROOT/containers/ID/          the same
-    ROOT/children/LAYER/ID       empty: layer or container ID stands on LAYER
+    ROOT/children/LAYER/ID       empty: layer ID stands on LAYER
     ROOT/common/LAYER            ``item.json`` of every container on LAYER, by another name
     ROOT/staging/RANDOM/         a tree in the making, locked while its process lives; a
                                  container's by its own ID
@@ -15,7 +15,9 @@
 
 A tree is published by one rename out of staging and removed by one rename into the trash. The mark
 in ``children`` is made before its child is published and taken away after it is gone, so there may
-be one too many after a crash, never one too few; a mark without a child counts for nothing.
+be one too many after a crash, never one too few; a mark without a child counts for nothing. A
+container makes no mark: what stands on a layer that has a file in ``common`` the containers say
+themselves, when the layer is to be removed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import os
 from contextlib import suppress
 
 from ..driver import Held, Item, Stage
-from ..errors import BusyError, InUseError, NotFoundError
+from ..errors import BusyError, CorruptError, InUseError, NotFoundError
 from ..locking import Lock
 from .items import ITEM, Common, ItemFile, UsageCache, common_of, is_id
 from .removal import remove_directory
@@ -151,14 +153,6 @@ class NativeDriver(NativeShelf):
         """Publish a finished tree as container ``id``, for which ``workspace`` was begun."""
         common = Common(self.root, parent, durable=self.durable)
         common.link(f"{workspace.home}/{ITEM}")
-        if parent is not None:
-            marks = f"{self.root}/children/{parent}"
-            mark = f"{marks}/{id}"
-            try:
-                common.link(mark)
-            except FileNotFoundError:  # nothing stood on that layer
-                make_directory(marks)
-                common.link(mark)
         if self.durable and not self.names_only:
             workspace.sync()
         item = Item(id=id, held=Held.CONTAINER, parent=parent)
@@ -166,16 +160,14 @@ class NativeDriver(NativeShelf):
         workspace.publish(home)
         try:
             if self.durable:
-                self.sync_names(home, parent)
+                self.sync_names(home)
             self.touch(item)
         except BaseException:
             workspace.take_back(home)  # and goes with it
             raise
 
-    def sync_names(self, home: str, parent: str | None) -> None:
+    def sync_names(self, home: str) -> None:
         """Make it durable that there is a container, and of ``names_only`` what is in it."""
-        if parent is not None:
-            sync_directory(f"{self.root}/children/{parent}")
         sync_directory(os.path.dirname(home))
 
     def seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:
@@ -210,7 +202,12 @@ class NativeDriver(NativeShelf):
     # -- removing -------------------------------------------------------------------------------
 
     def remove(self, id: str) -> None:
-        self.remove_item(self.item(id))
+        try:
+            item = self.item(id)
+        except CorruptError:  # whose parent nobody knows
+            held = Held.CONTAINER if self.exists(Held.CONTAINER, id) else Held.LAYER
+            item = Item(id=id, held=held, parent=None)
+        self.remove_item(item)
 
     def remove_item(self, item: Item) -> None:
         """Remove what is there, or was a moment ago."""
@@ -239,9 +236,13 @@ class NativeDriver(NativeShelf):
 
     def _refuse_if_needed(self, layer: str) -> None:
         for child in self._marks(layer):
-            for held in Held:
-                if self.exists(held, child):
-                    raise InUseError(f"layer {layer} is needed by {held.value} {child}")
+            if self.exists(Held.LAYER, child):
+                raise InUseError(f"layer {layer} is needed by layer {child}")
+        if not Common(self.root, layer, durable=False).exists():
+            return
+        for container in os.listdir(f"{self.root}/{PLACES[Held.CONTAINER]}"):
+            if self.parents.of(f"{PLACES[Held.CONTAINER]}/{container}") == layer:
+                raise InUseError(f"layer {layer} is needed by container {container}")
 
     def _marks(self, layer: str) -> list[str]:
         try:
@@ -250,9 +251,9 @@ class NativeDriver(NativeShelf):
             return []
 
     def _unmark(self, item: Item) -> None:
-        if item.parent is not None:
+        if item.held is Held.LAYER and item.parent is not None:
             with self.locks.acquire(f"staging:{item.id}"):
-                if not any(self.exists(held, item.id) for held in Held):
+                if not self.exists(Held.LAYER, item.id):
                     with suppress(FileNotFoundError):
                         os.unlink(os.path.join(self.root, "children", item.parent, item.id))
 

@@ -17,8 +17,9 @@ from .view import ROOTFS, NativeView
 
 
 class Workspace:
-    """``staging/KEY``, locked. ``parent`` is a lock to hold as long. ``remove`` is called with
-    a directory and the name of a directory in it. Who gives no ``key`` gets one."""
+    """``staging/KEY``, locked. ``parent`` is a lock to hold as well, which is ours from now on.
+    ``remove`` is called with a directory and the name of a directory in it. Who gives no ``key``
+    gets one."""
 
     def __init__(
         self,
@@ -31,9 +32,12 @@ class Workspace:
         self._remove = remove
         self._staging = os.path.join(root, "staging")
         self._key = key or os.urandom(16).hex()
-        self._parent = parent
         # Locked before it exists, or a recover() in between would take it for a dead one.
-        self._lock = locks.acquire(f"staging:{self._key}")
+        if parent is None:
+            self._lock = locks.acquire(f"staging:{self._key}")
+        else:
+            parent.take(f"staging:{self._key}")
+            self._lock = parent
         self.home = f"{self._staging}/{self._key}"
         self._published = False
         try:
@@ -69,8 +73,6 @@ class Workspace:
                 self._remove(self._staging, self._key)
         finally:
             self._lock.release()
-            if self._parent is not None:
-                self._parent.release()
 
     def __enter__(self) -> Workspace:
         return self

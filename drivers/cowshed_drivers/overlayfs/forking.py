@@ -107,11 +107,11 @@ class ForkingDriver(AttachingDriver):
             self.frozen.release(below, item.id)
             super().touch()
 
-    def sync_names(self, home: str, parent: str | None) -> None:
+    def sync_names(self, home: str) -> None:
         """Not all of the file system: two directories, and what they say."""
         for directory in (f"{home}/{DIFF}", home):
             sync_directory(directory)
-        super().sync_names(home, parent)
+        super().sync_names(home)
 
     def recover(self) -> None:
         super().recover()

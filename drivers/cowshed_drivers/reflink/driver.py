@@ -24,7 +24,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from cowshed.driver import Held, Item, NativeDirectory, Usage
@@ -115,9 +114,10 @@ class Reflink(NativeDriver):
 
     def _stir(self, layer: str) -> None:
         """Say that what trees share with ``layer`` may have changed."""
-        now = time.time_ns()
-        with suppress(FileNotFoundError):
-            os.utime(os.path.join(self.root, "children", layer), ns=(now, now))
+        marks = os.path.join(self.root, "children", layer)
+        if not make_directory(marks):
+            now = time.time_ns()
+            os.utime(marks, ns=(now, now))
 
     def usage_stamp(self, item: Item) -> int:
         depends_on: str | None = item.id
