@@ -38,7 +38,7 @@ class Capability(enum.Enum):
     INSTANT_FORK = "forking a container doesn't depend on its or the image's size"
     NATIVE_CHANGES = "finding changes costs what was changed, not the image's size"
     SHARES_INODES = "equal files share an inode"
-    SHARES_EXTENTS = "equal files share extents of the file system"
+    SHARES_EXTENTS = "trees share extents of the file system until they are written"
     SHARES_CHUNKS = "equal parts of files are stored once"
     COMPRESSES = "stored data is compressed"
     VERIFIES_READS = "what is read is checked against its digest"

@@ -121,6 +121,17 @@ class EmptiesSiblings(MemoryDriver):
                 self._store.volumes[item.id] = Volume()
 
 
+class CountsNoSiblings(MemoryDriver):
+    """Once one of several that stand on a layer is gone, nobody knows of the others."""
+
+    def remove(self, id: str) -> None:
+        parent = self._item(id).parent
+        super().remove(id)
+        for item in list(self._store.items.values()):
+            if item.parent == parent:
+                self._store.items[item.id] = item._replace(parent=None)
+
+
 class TakesContainersForGarbage(MemoryDriver):
     """recover empties what nobody has open."""
 

@@ -200,6 +200,11 @@ CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
         "test_removing_a_container_leaves_its_parent_and_siblings",
         {},
     ),
+    (
+        store_faults.CountsNoSiblings,
+        "test_layers_go_as_soon_as_nothing_stands_on_them_and_no_sooner",
+        {},
+    ),
     (store_faults.TakesContainersForGarbage, "test_recover_is_idempotent", {}),
     (store_faults.CriesWolf, "test_a_sound_store_verifies", {}),
     (tree_faults.DescribesHalf, "test_each_change_describes_the_object_as_it_is", {}),
@@ -274,6 +279,8 @@ INJECTED: list[tuple[type[shelved.Shelved], str, str]] = [
     (shelved.SyncsWhenClosed, _POWER, "chown"),
 ]
 
+_DAMAGE = "test_damage_is_never_read_as_if_it_were_content"
+
 #: The model keeps everything in full copies: whoever declares more for it is a liar.
 LIES: list[tuple[Capability, str]] = [
     (Capability.NATIVE_PATH, "test_a_native_path_is_there_if_declared"),
@@ -283,6 +290,8 @@ LIES: list[tuple[Capability, str]] = [
     (Capability.NATIVE_CHANGES, "test_finding_changes_doesnt_depend_on_the_image"),
     (Capability.SHARES_INODES, "test_equal_files_are_stored_once"),
     (Capability.SHARES_CHUNKS, "test_equal_parts_of_files_are_stored_once"),
+    (Capability.SHARES_CHUNKS, "test_what_is_shared_is_exclusive_to_nobody"),
+    (Capability.SHARES_EXTENTS, "test_what_nobody_wrote_is_on_disk_once"),
     (Capability.COMPRESSES, "test_what_can_be_compressed_is"),
 ]
 
@@ -370,6 +379,12 @@ def test_a_capability_that_isn_t_so_is_caught(
     assert_names_the_promise(caught.value, test)
 
 
+def test_damage_that_is_read_as_content_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError) as caught:
+        run(shelved.Shelved, _DAMAGE, {}, tmp_path, Capability.VERIFIES_READS)
+    assert_names_the_promise(caught.value, _DAMAGE)
+
+
 def test_what_costs_more_the_more_containers_there_are_is_caught(tmp_path: Path) -> None:
     test = "test_thousands_of_containers_cost_what_one_costs"
     run(MemoryDriver, test, {}, tmp_path / "sound", Capability.INSTANT_PREPARE)
@@ -416,18 +431,16 @@ def test_every_promise_of_the_kit_is_broken_by_a_planted_fault() -> None:
     """Or it needs what the model hasn't: processes, a native path, bytes on disk."""
     promises = {name for name in dir(DriverConformance) if name.startswith("test_")}
     shown = {test for _, test, _ in [*CAUGHT, *INJECTED]} | {test for _, test in LIES}
-    shown.add("test_what_a_killed_process_staged_is_swept")
+    shown |= {"test_what_a_killed_process_staged_is_swept", _DAMAGE}
     assert promises - shown == {
         "test_a_kill_at_any_moment_leaves_whole_things",
         "test_a_large_hole_costs_no_space",
         "test_a_native_path_shows_the_tree_and_reaches_no_ancestor",
         "test_a_reader_isnt_disturbed_by_a_writer",
         "test_building_on_a_layer_that_another_removes_leaves_no_orphan",
-        "test_damage_is_never_read_as_if_it_were_content",
         "test_more_containers_than_a_file_can_have_links",
         "test_more_equal_files_than_a_file_can_have_links",
         "test_sockets_that_a_process_leaves_are_in_no_tree",
         "test_two_processes_seal_the_same_layers_at_once",
         "test_what_a_process_maps_and_writes_reaches_no_ancestor",
-        "test_what_is_shared_is_exclusive_to_nobody",
     }

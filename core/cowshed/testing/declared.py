@@ -154,6 +154,21 @@ class DeclaredConformance(Kit):
         assert again < 2 << 20, "equal parts are stored once, wherever they stand"
         store.assert_layers()
 
+    def test_what_nobody_wrote_is_on_disk_once(self, store: Store) -> None:
+        self.needs(Capability.SHARES_EXTENTS)
+        base = store.layer("base", file("f", pattern(8 << 20)))
+        before = store.driver.disk_usage()
+        child = store.container("child", base)
+        store.layer("next", file("own", "x"), on=base)
+        with store.write(child) as tree, tree.open("f", "r+b") as content:
+            content.seek(4 << 20)
+            content.write(pattern(64 << 10, 1))
+        fork = store.fork(child, "fork")
+        assert store.driver.disk_usage() - before < 2 << 20, "what nobody wrote is shared"
+        for id in (base, child, fork):
+            assert store.driver.usage(id).exclusive < 2 << 20, "what is shared is nobody's own"
+        store.assert_layers()
+
     def test_what_can_be_compressed_is(self, store: Store) -> None:
         self.needs(Capability.COMPRESSES)
         lines = b"".join(b"%d bottles of milk on the wall\n" % n for n in range(150_000))

@@ -262,6 +262,34 @@ class LayerConformance(Kit):
             store.driver.remove(id)
             assert id not in store.held(), "what is removed is invisible at once"
 
+    def test_layers_go_as_soon_as_nothing_stands_on_them_and_no_sooner(self, store: Store) -> None:
+        """As when one of two images is removed: what only it needed goes, its other ancestors
+        stay."""
+        base = store.layer("base", file("f", "1"))
+        middle = store.layer("middle", file("g", "2"), on=base)
+        shared = store.layer("shared", file("h", "3"), on=middle)
+        goes = [
+            store.layer("above", file("i", "4"), on=shared),
+            store.layer("top", file("j", "5"), on=key("above")),
+        ]
+        stays = store.layer("stays", file("k", "6"), on=shared)
+        first, second = (store.container(name, stays) for name in ("first", "second"))
+        picture = store.look(first)
+        for layer in reversed(goes):
+            store.driver.remove(layer)
+            del store.layers[layer]
+        store.driver.remove(second)
+        store.reopen()
+        for needed in (shared, middle, base, stays):
+            with pytest.raises(InUseError):
+                store.driver.remove(needed)
+        assert set(store.held()) == {base, middle, shared, stays, first}
+        assert_same(picture, store.look(first), "what a container stands on stays")
+        store.assert_layers("what another image needs stays")
+        for id in (first, stays, shared, middle, base):
+            store.driver.remove(id)
+        assert not store.held(), "what nothing stands on can be removed"
+
     def test_a_layer_refuses_writes(self, store: Store) -> None:
         layer = store.layer("layer", file("f", "x"), directory("d"))
         with pytest.raises(OSError) as caught:
