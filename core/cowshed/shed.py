@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .importing import Imported, Listener
     from .migrating import Migrated
     from .mounting import Mounted, Mounts
+    from .mounting.kept import Kept
     from .recipes import RecipeStore
     from .running.options import How
     from .running.runs import Runs
@@ -98,6 +99,7 @@ class Shed(Closing):
         )
         self._drivers: dict[str, Driver] = {}
         self._drivers_lock = threading.Lock()
+        self._kept: Kept | None = None
         self._closed = False
         if self._has_abandoned():
             from .sweep import finish_abandoned  # 60 ms, and seldom needed
@@ -117,6 +119,8 @@ class Shed(Closing):
         if self._closed:
             return
         self._closed = True
+        if self._kept is not None:
+            self._kept.close()
         for driver in self._drivers.values():
             driver.close()
         self.catalog.close()
@@ -382,6 +386,18 @@ class Shed(Closing):
         from .mounting import Mounts
 
         return Mounts(self)
+
+    @property
+    def kept(self) -> Kept:
+        """What stays mounted until this is closed, or else until nobody has it any more."""
+        if self._kept is None:
+            import weakref
+
+            from .mounting.kept import Kept
+
+            self._kept = Kept(self.home.root, self.locks)
+            weakref.finalize(self, self._kept.close)
+        return self._kept
 
     @property
     def running(self) -> Runs:

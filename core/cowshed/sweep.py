@@ -8,6 +8,7 @@ one again either finds it before or makes it anew after.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,10 +101,21 @@ def drop(shed: Shed, driver_name: str, ids: Iterable[str]) -> None:
             doomed = set(transaction.doomed())
             mine = [id for id in mine if (driver_name, id) in doomed]
             wanted = {id for id in mine if transaction.wants(driver_name, id)}
-        done = _remove_in_order(driver, [id for id in mine if id not in wanted])
+        staying = wanted | _shown_elsewhere(shed, driver_name, mine)
+        done = _remove_in_order(driver, [id for id in mine if id not in staying])
         with shed.catalog.write() as transaction:
             for id in (*done, *(id for id in wanted if transaction.wants(driver_name, id))):
                 transaction.absolve(driver_name, id)
+
+
+def _shown_elsewhere(shed: Shed, driver: str, layers: list[str]) -> set[str]:
+    """Unmount layers that are to go; return those that are mounted where we can't reach them."""
+    try:
+        if not os.listdir(shed.home.root / "lowers" / "at"):
+            return set()
+    except FileNotFoundError:
+        return set()
+    return shed.mounting.let_go(driver, layers)
 
 
 def _remove_in_order(driver: Driver, ids: list[str]) -> list[str]:

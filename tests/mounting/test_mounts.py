@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -248,8 +249,82 @@ def test_the_server_ends_when_nothing_is_mounted(make_stable: Make) -> None:
     with one.mounted(), other.mounted():
         server = server_of(stable.shed)
         assert server is not None
+    stable.shed.kept.close()
     wait_for(lambda: server_of(stable.shed) is None)
     assert not list((stable.shed.home.root / "lowers").glob("*.socket"))
+
+
+@pytest.fixture
+def own(everything: Path, tmp_path: Path) -> Iterator[Stable]:
+    """A shed of its own, of which nothing is mounted yet."""
+    require_mounts()
+    with Shed(tmp_path / "own", driver="chunk-dedup", overrides={"durability": "none"}) as shed:
+        shed.import_image(f"dir:{everything}", "everything")
+        yield Stable(shed, "chunk-dedup", {})
+
+
+def _devices(shed: Shed) -> list[int]:
+    return [os.stat(place).st_dev for place in sorted(shed.mounting.lowers.places())]
+
+
+def test_a_layer_stays_mounted_for_the_next_container_until_the_shed_is_closed(own: Stable) -> None:
+    with own.container().mounted():
+        mounted = _devices(own.shed)
+    assert mounted and _devices(own.shed) == mounted
+    with own.container().mounted() as path:
+        assert _devices(own.shed) == mounted
+        assert (path / "etc/passwd").read_bytes().startswith(b"root:")
+    with Shed(own.shed.home.root) as other, other.create("everything").mounted():
+        assert _devices(other) == mounted
+    assert _devices(own.shed) == mounted, "somebody else's end takes nothing of ours away"
+    own.shed.close()
+    assert not list((own.shed.home.root / "lowers/at").iterdir())
+
+
+def test_a_shed_that_nobody_closed_leaves_no_layer_mounted(own: Stable) -> None:
+    script = (
+        "import sys; from cowshed import Shed\n"
+        "shed = Shed(sys.argv[1])\n"
+        "with shed.create('everything').mounted(): pass\n"
+        "print(len(shed.mounting.lowers.places()))\n"
+    )
+    command = [sys.executable, "-c", script, str(own.shed.home.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0
+    assert not list((own.shed.home.root / "lowers/at").iterdir())
+
+
+def test_a_kept_layer_is_removed_with_its_image_by_whoever_does_it(
+    own: Stable, everything: Path
+) -> None:
+    for _ in range(2):
+        container = own.container()
+        with container.mounted():
+            pass
+        container.remove()
+        with Shed(own.shed.home.root) as other:
+            other.remove_image("everything")
+        assert not own.shed.mounting.lowers.places()
+        assert not list(own.shed.driver("chunk-dedup").items())
+        own.shed.import_image(f"dir:{everything}", "everything")  # and the same layer again
+
+
+def test_a_layer_that_is_shown_in_another_namespace_stays_until_that_ends(own: Stable) -> None:
+    with subprocess.Popen(["unshare", "--mount", "sleep", "60"]) as process:
+        here = os.stat("/proc/self/ns/mnt").st_ino
+        wait_for(lambda: os.stat(f"/proc/{process.pid}/ns/mnt").st_ino != here)
+        there = os.stat(f"/proc/{process.pid}/ns/mnt").st_ino
+        container = own.container()
+        layer = f"chunk-dedup.{container.record.chain}"
+        place = own.shed.home.root / "lowers/at" / str(there) / f"{layer}.served"
+        place.mkdir(parents=True)
+        container.remove()
+        own.shed.remove_image("everything")
+        assert len(list(own.shed.driver("chunk-dedup").items())) == 1, "somebody looks at it"
+        process.kill()
+    own.shed.gc()
+    assert not place.exists()
+    assert not list(own.shed.driver("chunk-dedup").items())
 
 
 def test_what_was_absorbed_by_a_killed_process_is_absorbed_again(layered: Stable) -> None:
@@ -490,6 +565,7 @@ def test_a_machine_without_fuse_is_told_what_to_do(
 ) -> None:
     require_mounts()
     stable = make_stable("chunk-dedup")
+    stable.shed.kept.close()
     container = stable.container()
     really = os.open
 

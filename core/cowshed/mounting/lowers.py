@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ..entry import Entry
 from ..errors import StoreError
 from ..home import made
+from ..locking import LockFile
 from . import kernel
 from .format import format_here
 
@@ -217,29 +218,20 @@ class Lowers:
 
     # -- taking away ----------------------------------------------------------------------------
 
-    def release(self, path: str, used: Callable[[], set[str]]) -> None:
-        """Unmount what is mounted at ``path`` unless it is among what ``used`` returns. What is
-        merged with it goes on."""
-        place = Path(path)
-        if self.root / "at" not in place.parents:
-            return
-        alone = self._shed.locks.attempt(being_mounted(place.stem))
-        if alone is None:
-            return  # somebody is about to use it
-        with alone, self._shed.locks.acquire(f"lower:{place}"):
-            if path in used():
-                return
-            if kernel.point_at(path) is not None:
-                kernel.unmount(path, lazily=True)
-            with suppress(OSError):
-                place.rmdir()
-                place.parent.rmdir()
-
     def let_go(self, name: str, used: Callable[[], set[str]]) -> None:
-        """Do so with all of ``DRIVER.LAYER``: something was to be mounted on it, and wasn't."""
-        for place in self.places():
-            if Path(place).stem == name and Path(place).parent.name == str(kernel.namespace()):
-                self.release(place, used)
+        """Unmount all of ``DRIVER.LAYER`` that ``used`` doesn't return: something was to be mounted
+        on it, and wasn't, or it is to be removed."""
+        self._release_all((one for one in self.places() if Path(one).stem == name), used)
+
+    def _release_all(self, places: Iterable[str], used: Callable[[], set[str]]) -> None:
+        here = self.root / "at" / str(kernel.namespace())
+        for place in places:
+            if Path(place).parent == here:
+                release(self.root, self._shed.locks, place, used)
+            elif not any(kernel.processes_in(int(Path(place).parent.name))):
+                with suppress(OSError):  # that namespace is gone, and its mounts
+                    os.rmdir(place)
+                    os.rmdir(os.path.dirname(place))
 
     def among(self, lower: Lower) -> tuple[str, ...]:
         """Return the mounts of ours that ``lower`` consists of."""
@@ -255,14 +247,7 @@ class Lowers:
 
     def sweep(self, used: Callable[[], set[str]], layers: Iterable[str]) -> None:
         """Clear away mounts that nobody uses, and images of layers that aren't any more."""
-        here = self.root / "at" / str(kernel.namespace())
-        for place in self.places():
-            if Path(place).parent == here:
-                self.release(place, used)
-            elif not any(kernel.processes_in(int(Path(place).parent.name))):
-                with suppress(OSError):  # that namespace is gone, and its mounts
-                    os.rmdir(place)
-                    os.rmdir(os.path.dirname(place))
+        self._release_all(self.places(), used)
         known = set(layers)
         try:
             names = os.listdir(self.root / "images")
@@ -281,6 +266,25 @@ class Lowers:
     def mounted(self) -> set[str]:
         """Return ``DRIVER.LAYER`` of all that may be mounted somewhere."""
         return {Path(place).stem for place in self.places()}
+
+
+def release(root: Path, locks: LockFile, path: str, used: Callable[[], set[str]]) -> None:
+    """Unmount what is mounted at ``path`` below ``root/at`` unless it is among what ``used``
+    returns. What is merged with it goes on."""
+    place = Path(path)
+    if root / "at" not in place.parents:
+        return
+    alone = locks.attempt(being_mounted(place.stem))
+    if alone is None:
+        return  # somebody is about to use it
+    with alone, locks.acquire(f"lower:{place}"):
+        if path in used():
+            return
+        if kernel.point_at(path) is not None:
+            kernel.unmount(path, lazily=True)
+        with suppress(OSError):
+            place.rmdir()
+            place.parent.rmdir()
 
 
 def being_mounted(name: str) -> str:

@@ -166,7 +166,7 @@ class Mounts:
                         container, directory, read_only=read_only, lasting=lasting, no_suid=no_suid
                     )
             except BaseException:
-                self.lowers.let_go(layer, self._lowers_in_use)
+                self.lowers.let_go(layer, self.registry.lowers)
                 raise
 
     def _mount(
@@ -266,10 +266,16 @@ class Mounts:
     def _forget(self, record: Record) -> None:
         self.registry.forget(record.container)
         for place in record.lowers:
-            self.lowers.release(place, self._lowers_in_use)
+            self._shed.kept.keep(place)
 
-    def _lowers_in_use(self) -> set[str]:
-        return {place for record in self.registry.records() for place in record.lowers}
+    def let_go(self, driver: str, layers: Iterable[str]) -> set[str]:
+        """Take away mounts of layers that are to be removed; return those that processes in other
+        mount namespaces may be looking at."""
+        there = self.lowers.mounted()
+        names = {f"{driver}.{layer}": layer for layer in layers}
+        for name in names.keys() & there:
+            self.lowers.let_go(name, self.registry.lowers)
+        return {names[name] for name in names.keys() & self.lowers.mounted()}
 
     # -- before somebody looks ------------------------------------------------------------------
 
@@ -435,7 +441,7 @@ class Mounts:
         if self.lowers.root.exists():
             with self._shed.catalog.read() as transaction:
                 layers = [layer.chain for layer in transaction.layers()]
-            self.lowers.sweep(self._lowers_in_use, layers)
+            self.lowers.sweep(self.registry.lowers, layers)
 
     # -- how ------------------------------------------------------------------------------------
 

@@ -107,6 +107,10 @@ class Registry:
             if record is not None:
                 yield record
 
+    def lowers(self) -> set[str]:
+        """Return where layers are mounted that containers use."""
+        return {place for record in self.records() for place in record.lowers}
+
     def write(self, record: Record) -> None:
         """Write a record, in place of the one there was."""
         home = made(self.root, record.container)
