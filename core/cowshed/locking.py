@@ -138,9 +138,11 @@ def _lock_byte(descriptor: int, kind: int, offset: int) -> bool:
 
 
 def _offset(key: str) -> int:
-    import hashlib  # 5 ms, and a command that only reads takes no lock
-
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    try:
+        from _blake2 import blake2b  # hashlib loads OpenSSL, which takes 3 ms
+    except ImportError:  # it is CPython's
+        from hashlib import blake2b
+    digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -128,7 +127,7 @@ def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
     for diff_id in diff_ids:
         name = parse_digest(diff_id)
         if chain:
-            name = f"sha256:{hashlib.sha256(f'{chain[-1]} {name}'.encode()).hexdigest()}"
+            name = digest_bytes(f"{chain[-1]} {name}".encode())
         elif Digest.parse(name).algorithm != "sha256":
             raise UnsupportedError(f"diff ID {name} doesn't use sha256")
         chain.append(name)

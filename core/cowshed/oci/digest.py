@@ -7,7 +7,6 @@ file name (CVE-2024-3727).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +47,8 @@ class Digest(NamedTuple):
 
     def hasher(self) -> _Hash:
         """Return a fresh hash object of this algorithm."""
+        import hashlib  # 3 ms, and most only look whether a digest is one
+
         return hashlib.new(self.algorithm)
 
 
@@ -58,6 +59,8 @@ def parse_digest(text: str) -> str:
 
 def digest_bytes(data: bytes) -> str:
     """Return the canonical ``sha256:…`` digest of ``data``."""
+    import hashlib
+
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
