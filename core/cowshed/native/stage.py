@@ -13,6 +13,7 @@ from typing import BinaryIO
 from ..driver import Stage
 from ..entry import Entry, Kind, file_format, parent_of
 from .attributes import make_special, make_symlink, remove_xattr, settle, settle_file
+from .brought import Brought
 from .flushing import Flusher
 from .records import Record
 from .syscalls import write_sparse
@@ -45,8 +46,7 @@ class NativeStage(Stage):
         self._done = False
         #: mtimes that directories are to have in the end.
         self._times: dict[str, int] = {}
-        #: Sizes of the files brought, by path; 0 for further names of a file.
-        self._brought: dict[str, int] = {}
+        self.brought = Brought(view.home)
 
     # -- entries --------------------------------------------------------------------------------
 
@@ -75,8 +75,7 @@ class NativeStage(Stage):
     def _make(self, entry: Entry, content: BinaryIO | None) -> None:
         fd, name = self.view.directories.at(entry.path)
         if entry.kind is Kind.FILE:
-            self.make_file(entry, content, fd, name)
-            self._brought[entry.path] = entry.size
+            self.brought.add(entry.path, entry.size, self.make_file(entry, content, fd, name))
         elif entry.kind is Kind.HARDLINK:
             self.link_file(entry, fd, name)
         elif entry.kind is Kind.DIRECTORY:
@@ -96,9 +95,9 @@ class NativeStage(Stage):
             if not record.says_nothing:
                 self.view.sidecar.retimed(entry.path, record)
 
-    def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> None:
+    def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> str:
         """Make the regular file ``entry``. FileExistsError, before ``content`` is read, if the
-        name is taken."""
+        name is taken. Return the key by which ``brought`` is to know it, if there is one."""
         descriptor = create(fd, name)
         try:
             if content is not None:
@@ -108,6 +107,7 @@ class NativeStage(Stage):
             os.close(descriptor)
         if self.flusher is not None:
             self.flusher.wrote(entry.size)
+        return ""
 
     def settle_file(self, entry: Entry, descriptor: int, fd: int, name: str) -> Record:
         """Give a file just written its attributes and its record, which is returned."""
@@ -136,8 +136,8 @@ class NativeStage(Stage):
         target_fd, target = self.view.directories.at(entry.target)
         os.link(target, name, src_dir_fd=target_fd, dst_dir_fd=fd, follow_symlinks=False)
         self.view.sidecar.link(entry.target, entry.path)
-        if entry.target in self._brought:
-            self._brought[entry.path] = 0
+        if entry.target in self.brought:
+            self.brought.add(entry.path, 0)
 
     def _merge(self, entry: Entry) -> None:
         fd, name = self.view.directories.at(entry.path)
@@ -177,17 +177,13 @@ class NativeStage(Stage):
         fd, name = self.view.directories.at(path)
         os.unlink(name, dir_fd=fd)
         self.view.sidecar.drop(path)
-        self._brought.pop(path, None)
-        self.forget(path)
-
-    def forget(self, path: str) -> None:
-        """Take note that ``path`` was removed from the stage."""
+        self.brought.drop(path)
 
     # -- life -----------------------------------------------------------------------------------
 
     def open(self, path: str) -> BinaryIO:
         self._check()
-        if path not in self._brought:
+        if path not in self.brought:
             raise FileNotFoundError(f"{path!r} isn't a file of this stage")
         return self.view.open_to_read(self.view.find(path))
 
@@ -199,7 +195,9 @@ class NativeStage(Stage):
         if self.flusher is not None:
             self.flusher.finish()
         self.view.close_view()
-        self._publish(layer, sum(self._brought.values()))
+        apparent = self.brought.bytes
+        self.brought.close()
+        self._publish(layer, apparent)
         self._done = True
         self._throw_away()
 
@@ -209,6 +207,7 @@ class NativeStage(Stage):
     def discard(self) -> None:
         if not self._done:
             self._done = True
+            self.brought.close()
             self.view.close_view()
             self._throw_away()
 

@@ -123,8 +123,13 @@ class Objects:
         if os.stat(name, dir_fd=fd, follow_symlinks=False).st_nlink > 1:
             # Files of the stage share it already: both are objects of that key.
             at = _retired(key)
-            os.link(name, at, src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
-            return
+            try:
+                os.link(name, at, src_dir_fd=fd, dst_dir_fd=self._fd, follow_symlinks=False)
+                return
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                self._cede(key, fd, name)
         aside = f".{os.urandom(8).hex()}"
         if self.link(key, fd, aside):
             os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)

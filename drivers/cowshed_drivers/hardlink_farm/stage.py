@@ -39,11 +39,9 @@ class FarmStage(NativeStage):
         super().__init__(view, publish, throw_away, durable=durable)
         self.view = view
         self._objects = objects
-        #: Files new to the farm, both ways round.
-        self._path_of: dict[str, str] = {}
-        self._key_of: dict[str, str] = {}
 
-    def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> None:
+    def make_file(self, entry: Entry, content: BinaryIO | None, fd: int, name: str) -> str:
+        """Return the key of a file that is new to the farm."""
         data = b""
         hashed = hashlib.sha256()
         small = entry.size <= SMALL
@@ -57,7 +55,7 @@ class FarmStage(NativeStage):
                     record = declare(self.hosting, entry)
                     if record is not None:
                         self.view.sidecar.put(entry.path, record)
-                    return
+                    return ""
         try:
             descriptor = create(fd, name)
         except FileExistsError:
@@ -77,13 +75,12 @@ class FarmStage(NativeStage):
                 # Which attributes the file holds itself shows only once they are set.
                 key = key_of_file(descriptor, hashed)
                 if self._exchange(key, fd, name):
-                    return
+                    return ""
         finally:
             os.close(descriptor)
         if self.flusher is not None:
             self.flusher.wrote(entry.size)
-        self._path_of[key] = entry.path
-        self._key_of[entry.path] = key
+        return key
 
     def _expected_key(self, entry: Entry, hashed: Hash) -> str:
         mode = self.hosting.native_mode(Kind.FILE, entry.mode)
@@ -99,7 +96,7 @@ class FarmStage(NativeStage):
             return self._link_to(key, fd, name)
 
     def _link_to(self, key: str, fd: int, name: str) -> bool:
-        ours = self._path_of.get(key)
+        ours = self.brought.path_of(key)
         if ours is None:
             return self._objects.link(key, fd, name)
         our_fd, our_name = self.view.directories.at(ours)
@@ -128,20 +125,15 @@ class FarmStage(NativeStage):
             found = self.view.detach(self.view.find(entry.target))
             names = self.view.sidecar.names(found.record.id) if found.record else [entry.target]
             for path in names:
-                self.forget(path)
+                self.brought.unkey(path)
             super().link_file(entry, fd, name)
-
-    def forget(self, path: str) -> None:
-        key = self._key_of.pop(path, None)
-        if key is not None and self._path_of.get(key) == path:
-            del self._path_of[key]
 
     def before_publishing(self) -> None:
         if self.flusher is not None:
             self.flusher.finish()
             syncfs(self.view.disk)
         groups = self.view.sidecar.groups()
-        for path, key in self._key_of.items():
+        for path, key in self.brought.keyed():
             fd, name = self.view.directories.at(path)
             self._objects.add(key, fd, name, alone=path not in groups)
 
