@@ -35,6 +35,25 @@ def test_many_directories_take_little_once_they_are_left() -> None:
     assert taken / 120_000 < 60, "bytes a name; 190 if nothing is packed"
 
 
+def test_a_large_directory_takes_little_while_it_is_filled() -> None:
+    made = view()
+    tracemalloc.start()
+    try:
+        large = fill(made, "large", 200_000, ODD)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 200_000 < 90, "bytes a name; 190 if nothing is packed"
+    assert made.look(large, ODD) == 1
+    assert made.look(large, "file-000000") == 2
+    assert made.look(large, "file-199999") == 200_001
+    assert made.look(large, "file-200000") is None
+    made.put(large, "file-000000", "large/file-000000", 7)
+    assert made.look(large, "file-000000") == 7
+    assert dict(made.replaced(made.root, "large", "large", Kind.FILE))["large/file-000000"] == 7
+    assert len(large.children) == 200_001
+
+
 def test_what_was_packed_is_known_as_before() -> None:
     made = view()
     old = fill(made, "old", 3, ODD, "link")

@@ -224,7 +224,7 @@ class _Layer:
 
         A file that has another name left (a hard link) is saved too: rare, and simple to get right.
         """
-        if not self._recipe.keeps or name not in directory.children:
+        if not self._recipe.keeps or directory.get(name) is None:
             return
         for hidden, number in self._view.replaced(directory, name, path, kind):
             with self._stage.open(hidden) as content:

@@ -28,8 +28,10 @@ from __future__ import annotations
 import errno
 import os
 from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 from ..entry import Entry, Kind, join
 from ..errors import ArchiveError
@@ -38,21 +40,69 @@ from .limits import Limits
 
 _MAX_NAME = 255
 _MEMO = 4096
-#: Entries after which a directory that nothing was put into is packed.
+#: Entries after which a directory that nothing was put into is packed, and one that all are.
 _QUIET = 16_384
+_CROWDED = 32_768
+#: Packs of one directory.
+_MOST_PACKS = 32
+
+
+class _Pack(NamedTuple):
+    """Names and numbers in a quarter of the memory, to be looked up without being unpacked."""
+
+    names: bytes
+    #: Where each name begins, and one more than where the last ends.
+    starts: array[int]
+    numbers: array[int]
+    #: Hashes of the names in their order, and whose they are.
+    hashes: array[int]
+    whose: array[int]
+
+    @classmethod
+    def of(cls, nodes: dict[str, int]) -> _Pack:
+        encoded = [_encoded(name) for name in nodes]
+        starts = array("I", [0])
+        for name in encoded:
+            starts.append(starts[-1] + len(name) + 1)
+        hashes = [hash(name) for name in nodes]
+        whose = array("I", sorted(range(len(hashes)), key=hashes.__getitem__))
+        numbers = array("Q", nodes.values())
+        in_order = array("q", [hashes[index] for index in whose])
+        return cls(b"\0".join(encoded), starts, numbers, in_order, whose)
+
+    def get(self, name: str) -> int | None:
+        wanted = hash(name)
+        at = bisect_left(self.hashes, wanted)
+        while at < len(self.hashes) and self.hashes[at] == wanted:
+            index = self.whose[at]
+            if self.names[self.starts[index] : self.starts[index + 1] - 1] == _encoded(name):
+                return self.numbers[index]
+            at += 1
+        return None
+
+    def unpacked(self) -> dict[str, Node]:
+        names = self.names.decode("utf-8", "surrogateescape").split("\0")
+        return dict(zip(names, self.numbers, strict=True))
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 class Directory:
     """A directory of the merged view that this layer brought or wrote into."""
 
-    __slots__ = ("_children", "_packed", "left", "lower", "own", "path")
+    __slots__ = ("_children", "_packs", "filled", "left", "lower", "own", "path")
 
     def __init__(self, path: str, *, own: bool, lower: bool | None) -> None:
         self.path = path
         self._children: dict[str, Node] = {}
-        self._packed: tuple[bytes, array[int]] | None = None
-        #: When it was left for another directory, in entries of the layer.
+        #: What isn't among those, later packs first.
+        self._packs: list[_Pack] = []
+        #: When it was left for another directory, in entries of the layer, and when it began to
+        #: fill since it was packed.
         self.left = 0
+        self.filled = 0
         #: This layer has an entry for it.
         self.own = own
         #: What the parent has at this path shows through. None: nobody had to know yet.
@@ -60,23 +110,42 @@ class Directory:
 
     @property
     def children(self) -> dict[str, Node]:
-        """What it holds, by name."""
-        if self._packed is not None:
-            names, numbers = self._packed
-            self._packed = None
-            known = self._children
-            texts = names.decode("utf-8", "surrogateescape").split("\0")
-            self._children = {**dict(zip(texts, numbers, strict=True)), **known}
+        """What it holds, by name, for who wants all of it."""
+        if self._packs:
+            found: dict[str, Node] = {}
+            for pack in reversed(self._packs):
+                found.update(pack.unpacked())
+            found.update(self._children)
+            self._children = found
+            self._packs = []
         return self._children
 
+    def get(self, name: str, default: object = None) -> object:
+        """Return what has this name here, or ``default``."""
+        found: object = self._children.get(name, _UNKNOWN)
+        if found is not _UNKNOWN:
+            return found
+        for pack in self._packs:
+            number = pack.get(name)
+            if number is not None:
+                return number
+        return default
+
+    def put(self, name: str, node: Node) -> None:
+        """Give a name another meaning."""
+        self._children[name] = node
+
+    def clear(self) -> None:
+        """Forget all names."""
+        self._children = {}
+        self._packs = []
+
     def pack(self) -> None:
-        """Keep what it holds in a fifth of the memory until somebody looks."""
-        children = self.children
-        names = [name for name, node in children.items() if isinstance(node, int)]
-        if names:
-            numbers = array("Q", [node for node in children.values() if isinstance(node, int)])
-            joined = "\0".join(names).encode("utf-8", "surrogateescape")
-            self._packed = joined, numbers
+        """Keep what it holds in a quarter of the memory."""
+        children = self.children if len(self._packs) >= _MOST_PACKS else self._children
+        numbers = {name: node for name, node in children.items() if isinstance(node, int)}
+        if numbers:
+            self._packs.insert(0, _Pack.of(numbers))
             self._children = {
                 name: node for name, node in children.items() if not isinstance(node, int)
             }
@@ -109,14 +178,15 @@ class View:
 
     def look(self, directory: Directory, name: str) -> Node:
         """Say what has this name; None: nothing."""
-        children = directory.children
-        if name in children:
-            return children[name]
+        known = directory.get(name, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return cast("Node", known)
         entry = self._stat_lower(directory, name)
         if entry is None:
             return None
         if entry.kind is Kind.DIRECTORY:
-            node = children[name] = Directory(entry.path, own=False, lower=True)
+            node = Directory(entry.path, own=False, lower=True)
+            directory.put(name, node)
             return node
         return entry.target if entry.kind is Kind.SYMLINK else 0
 
@@ -192,7 +262,8 @@ class View:
     def _make_directory(self, above: Directory, name: str) -> Directory:
         path = self.path(above, name)
         self._make(path)
-        node = above.children[name] = Directory(path, own=True, lower=False)
+        node = Directory(path, own=True, lower=False)
+        above.put(name, node)
         return node
 
     def path(self, directory: Directory, name: str) -> str:
@@ -213,13 +284,15 @@ class View:
 
     def put(self, directory: Directory, name: str, path: str, node: str | int) -> None:
         """Note that this layer puts something other than a directory at ``path``."""
-        old = directory.children.get(name)
-        if type(old) is Directory or path in self._links:
+        if type(directory.get(name)) is Directory or path in self._links:
             self._forget()
-        directory.children[name] = node
+        directory.put(name, node)
         self._puts += 1
         if directory is not self._here:
             self._leave(directory)
+        elif self._puts - directory.filled > _CROWDED:
+            directory.pack()
+            directory.filled = self._puts
 
     def _leave(self, directory: Directory) -> None:
         """Go on in ``directory``; pack those that nobody came back to for long."""
@@ -227,6 +300,7 @@ class View:
         self._here.left = self._puts
         left.append((self._puts, self._here))
         self._here = directory
+        directory.filled = self._puts
         while left[0][0] < self._puts - _QUIET:
             when, old = left.popleft()
             if old.left == when and old is not directory:
@@ -234,20 +308,20 @@ class View:
 
     def put_directory(self, directory: Directory, name: str, path: str) -> None:
         """Note that this layer has a directory at ``path``; one over another keeps its content."""
-        old = directory.children.get(name, _UNKNOWN)
+        old = directory.get(name, _UNKNOWN)
         if isinstance(old, Directory):
             old.own = True
             return
         if path in self._links:
             self._forget()
         lower = None if old is _UNKNOWN and directory.lower is not False else False
-        directory.children[name] = Directory(path, own=True, lower=lower)
+        directory.put(name, Directory(path, own=True, lower=lower))
 
     def replaced(
         self, directory: Directory, name: str, path: str, kind: Kind
     ) -> Iterator[tuple[str, int]]:
         """Yield path and payload of each file of this layer that an entry here would hide."""
-        old = directory.children.get(name)
+        old = directory.get(name)
         if isinstance(old, int):
             if old:
                 yield path, old
@@ -269,7 +343,7 @@ class View:
 
     def whiteout(self, directory: Directory, name: str) -> Iterator[Entry]:
         """Remove what the parent layers have at one name; nothing if they have nothing."""
-        old = directory.children.get(name, _UNKNOWN)
+        old = directory.get(name, _UNKNOWN)
         if old is _UNKNOWN:
             if self._stat_lower(directory, name) is not None:
                 yield self._remove(directory, name)
@@ -286,13 +360,13 @@ class View:
         if self._has_content(directory):
             yield from self._remove_lower(directory)
         else:
-            directory.children.clear()
+            directory.clear()
             directory.lower = False
             self._forget()
             yield Entry(path=directory.path, kind=Kind.OPAQUE)
 
     def _remove(self, directory: Directory, name: str) -> Entry:
-        directory.children[name] = None
+        directory.put(name, None)
         self._forget()
         return Entry(path=join(directory.path, name), kind=Kind.WHITEOUT)
 
@@ -302,7 +376,7 @@ class View:
             directory = todo.pop()
             if self._parent is not None and self._shows(directory):
                 for entry in self._parent.scandir(directory.path):
-                    old = directory.children.get(entry.name, _UNKNOWN)
+                    old = directory.get(entry.name, _UNKNOWN)
                     if isinstance(old, Directory) and self._is_ours(old):
                         todo.append(old)
                     elif old is _UNKNOWN or isinstance(old, Directory):
