@@ -32,7 +32,7 @@ def test_many_directories_take_little_once_they_are_left() -> None:
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken / 120_000 < 60, "bytes a name; 190 if nothing is packed"
+    assert taken / 120_000 < 40, "bytes a name; 190 if nothing is packed"
 
 
 def test_a_large_directory_takes_little_while_it_is_filled() -> None:

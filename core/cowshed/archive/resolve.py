@@ -30,8 +30,9 @@ import os
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import cast
 
 from ..entry import Entry, Kind, join
 from ..errors import ArchiveError
@@ -43,46 +44,55 @@ _MEMO = 4096
 #: Entries after which a directory that nothing was put into is packed, and one that all are.
 _QUIET = 16_384
 _CROWDED = 32_768
-#: Packs of one directory.
+#: Packs of one directory; names in one up to which it is searched from its beginning.
 _MOST_PACKS = 32
+_SEARCHED = 256
 
 
-class _Pack(NamedTuple):
-    """Names and numbers in a quarter of the memory, to be looked up without being unpacked."""
+class _Pack:
+    """Names and numbers in a fifth of the memory, to be looked up without being unpacked."""
 
-    names: bytes
-    #: Where each name begins, and one more than where the last ends.
-    starts: array[int]
-    numbers: array[int]
-    #: Hashes of the names in their order, and whose they are.
-    hashes: array[int]
-    whose: array[int]
+    __slots__ = ("_hashes", "_names", "_numbers", "_starts", "_whose")
 
-    @classmethod
-    def of(cls, nodes: dict[str, int]) -> _Pack:
+    def __init__(self, nodes: dict[str, int]) -> None:
         encoded = [_encoded(name) for name in nodes]
-        starts = array("I", [0])
-        for name in encoded:
-            starts.append(starts[-1] + len(name) + 1)
-        hashes = [hash(name) for name in nodes]
-        whose = array("I", sorted(range(len(hashes)), key=hashes.__getitem__))
-        numbers = array("Q", nodes.values())
-        in_order = array("q", [hashes[index] for index in whose])
-        return cls(b"\0".join(encoded), starts, numbers, in_order, whose)
+        #: With a NUL before and after each.
+        self._names = b"\0".join([b"", *encoded, b""])
+        self._numbers = _smallest(nodes.values())
+        # Hashes of the names in their order, whose they are, and where each name begins; a pack
+        # that is searched as fast as that has none.
+        self._hashes = array("q")
+        if len(nodes) > _SEARCHED:
+            hashes = [hash(name) for name in nodes]
+            whose = sorted(range(len(hashes)), key=hashes.__getitem__)
+            self._hashes = array("q", [hashes[index] for index in whose])
+            self._whose = _smallest(whose)
+            self._starts = _smallest(accumulate((len(name) + 1 for name in encoded), initial=0))
 
     def get(self, name: str) -> int | None:
-        wanted = hash(name)
-        at = bisect_left(self.hashes, wanted)
-        while at < len(self.hashes) and self.hashes[at] == wanted:
-            index = self.whose[at]
-            if self.names[self.starts[index] : self.starts[index + 1] - 1] == _encoded(name):
-                return self.numbers[index]
+        wanted = b"\0%b\0" % _encoded(name)
+        if not self._hashes:
+            at = self._names.find(wanted)
+            return None if at < 0 else self._numbers[self._names.count(b"\0", 0, at)]
+        hashed = hash(name)
+        at = bisect_left(self._hashes, hashed)
+        while at < len(self._hashes) and self._hashes[at] == hashed:
+            index = self._whose[at]
+            if self._names.startswith(wanted, self._starts[index]):
+                return self._numbers[index]
             at += 1
         return None
 
     def unpacked(self) -> dict[str, Node]:
-        names = self.names.decode("utf-8", "surrogateescape").split("\0")
-        return dict(zip(names, self.numbers, strict=True))
+        names = self._names[1:-1].decode("utf-8", "surrogateescape").split("\0")
+        return dict(zip(names, self._numbers, strict=True))
+
+
+def _smallest(numbers: Iterable[int]) -> array[int]:
+    """Return an array of the smallest type that holds such numbers."""
+    found = list(numbers)
+    most = max(found, default=0)
+    return array("H" if most < 1 << 16 else "I" if most < 1 << 32 else "Q", found)
 
 
 def _encoded(name: str) -> bytes:
@@ -145,7 +155,7 @@ class Directory:
         children = self.children if len(self._packs) >= _MOST_PACKS else self._children
         numbers = {name: node for name, node in children.items() if isinstance(node, int)}
         if numbers:
-            self._packs.insert(0, _Pack.of(numbers))
+            self._packs.insert(0, _Pack(numbers))
             self._children = {
                 name: node for name, node in children.items() if not isinstance(node, int)
             }

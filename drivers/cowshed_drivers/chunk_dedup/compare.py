@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from typing import TypeAlias
 
 from .chunks import list_rows, segment_rows
-from .node import NO_DIGEST, Entries, Root, byte_order
+from .node import NO_DIGEST, Entries, Listing, Root, byte_order
 from .nodes import Nodes
 from .record import (
     CHUNK,
@@ -90,6 +90,21 @@ class Comparison:
             pass
 
     def _level(self, old: bytes, new: bytes, path: str) -> Iterator[Difference]:
+        return self._differing(old, new, path) if old else self._fresh(new, path)
+
+    def _fresh(self, new: bytes, path: str) -> Iterator[Difference]:
+        """Yield what is in a directory that wasn't, however large, page by page."""
+        prefix = f"{path}/" if path else ""
+        pages = self._nodes.pages(new)
+        if self._counts is not None:
+            self._count_pages(new, pages, 1)
+        for page in pages:
+            for name, record in self._nodes.page(page).items():
+                if self._counts is not None:
+                    self._count_content(None, record)
+                yield prefix + name, None, record
+
+    def _differing(self, old: bytes, new: bytes, path: str) -> Iterator[Difference]:
         before, after = self._entries(old, new, path)
         prefix = f"{path}/" if path else ""
         counting = self._counts is not None
@@ -102,7 +117,7 @@ class Comparison:
                 self._count_content(one, other)
             yield prefix + name, one, other
 
-    def _entries(self, old: bytes, new: bytes, path: str) -> tuple[Entries, Entries]:
+    def _entries(self, old: bytes, new: bytes, path: str) -> tuple[Listing, Listing]:
         nodes = self._nodes
         if self._counts is None and path in self._ways:
             return nodes.directory(old), nodes.directory(new)
@@ -185,7 +200,7 @@ def _stored(record: Record | None) -> tuple[int, bytes] | None:
     return (form, payload(record)) if form in (CHUNK, LIST) else None
 
 
-def _merged(before: Entries, after: Entries) -> Collection[str]:
+def _merged(before: Listing, after: Listing) -> Collection[str]:
     if not before:
         return after
     if not after or before.keys() == after.keys():

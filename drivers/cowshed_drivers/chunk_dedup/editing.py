@@ -9,7 +9,7 @@ from cowshed.entry import Kind, kind_of, parent_of
 from cowshed.tree import now_ns
 
 from .handle import WriteFile
-from .node import Entries
+from .node import Listing
 from .overlay import Overlay, check_name, failure
 from .pack import DamagedError
 from .reading import ReadTree
@@ -42,7 +42,7 @@ class EditTree(ReadTree):
     def _root(self) -> Record:
         return self._overlay.record
 
-    def _entries(self, path: str) -> Entries:
+    def _entries(self, path: str) -> Listing:
         return self._overlay.entries(path)
 
     def _check(self) -> None:
@@ -61,7 +61,7 @@ class EditTree(ReadTree):
         if self._overlay.find(path) is not None:
             raise failure(errno.EEXIST, path)
 
-    def _entries_above(self, path: str) -> Entries:
+    def _entries_above(self, path: str) -> Listing:
         try:
             return self._overlay.entries(parent_of(path))
         except DamagedError as error:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from zlib import crc32
 
 import attrs
@@ -37,7 +37,8 @@ _PAGE_HEAD = struct.Struct("<4sII")
 _LIST_HEAD = struct.Struct("<4sI")
 _ROOT_HEAD = struct.Struct("<4sQ32s")
 
-#: Records by name, in the byte order of names.
+#: Records by name, in the byte order of names; not to be changed, or one's own.
+Listing = Mapping[str, Record]
 Entries = dict[str, Record]
 
 
@@ -61,13 +62,21 @@ def put_directory(entries: Mapping[str, Record], put: Callable[[bytes], bytes]) 
     names = sorted(entries, key=byte_order)
     if len(names) <= SPLIT_ABOVE:
         return put(_encode_page(names, entries)) if names else b""
+    return put_large_directory(((name, entries[name]) for name in names), put)
+
+
+def put_large_directory(
+    entries: Iterable[tuple[str, Record]], put: Callable[[bytes], bytes]
+) -> bytes:
+    """Do so with one of more than ``SPLIT_ABOVE`` entries, which come in byte order of names."""
     digests: list[bytes] = []
-    start = 0
-    for index in range(1, len(names)):
-        if not crc32(byte_order(names[index])) & _CUT_MASK:
-            digests.append(put(_encode_page(names[start:index], entries)))
-            start = index
-    digests.append(put(_encode_page(names[start:], entries)))
+    page: Entries = {}
+    for name, record in entries:
+        if page and not crc32(byte_order(name)) & _CUT_MASK:
+            digests.append(put(_encode_page(list(page), page)))
+            page = {}
+        page[name] = record
+    digests.append(put(_encode_page(list(page), page)))
     return put(_LIST_HEAD.pack(_LIST, len(digests)) + b"".join(digests))
 
 
@@ -95,6 +104,22 @@ def page_digests(data: bytes) -> tuple[bytes, ...] | None:
         raise MalformedError("not a directory of a format this version reads")
     at = _LIST_HEAD.size
     return tuple(data[i : i + DIGEST_BYTES] for i in range(at, len(data), DIGEST_BYTES))
+
+
+def page_extent(data: bytes) -> tuple[bytes, int]:
+    """Return the first name in a page, and how many there are.
+
+    Raises:
+        MalformedError: the bytes aren't a page.
+    """
+    try:
+        magic, count, names_length = _PAGE_HEAD.unpack_from(data)
+    except struct.error as error:
+        raise MalformedError(f"directory page: {error}") from error
+    if magic != _PAGE:
+        raise MalformedError("not a directory page of a format this version reads")
+    at = _PAGE_HEAD.size + count * FIXED.size
+    return data[at : at + names_length].partition(b"\0")[0], count
 
 
 def decode_page(data: bytes) -> Entries:

@@ -7,16 +7,30 @@ an unfinished writer shares the cache with everybody else.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 
-from .node import Entries, MalformedError, Root, decode_page, page_digests
+from .node import (
+    Entries,
+    Listing,
+    MalformedError,
+    Root,
+    byte_order,
+    decode_page,
+    page_digests,
+    page_extent,
+)
 from .pack import DamagedError
 from .record import DIRECTORY, Record, payload
 
 #: Entries kept decoded, about 400 bytes each.
 _ENTRIES = 40_000
 _LISTS = 1_000
+#: Pages, of some 128 entries each, up to which a directory is kept as a whole.
+_MANY = 128
+#: Larger directories of which is known where their pages begin.
+_EXTENTS = 16
 
 _EMPTY: Entries = {}
 
@@ -29,6 +43,45 @@ class _Cache:
         self.most = _ENTRIES
         self.lists: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
         self.roots: OrderedDict[bytes, Root] = OrderedDict()
+        self.extents: OrderedDict[bytes, tuple[list[bytes], int]] = OrderedDict()
+
+
+class Pages(Mapping[str, Record]):
+    """A directory of very many entries, of which only the pages that are looked at are decoded."""
+
+    def __init__(self, nodes: Nodes, digest: bytes, pages: tuple[bytes, ...]) -> None:
+        self._nodes = nodes
+        self._digest = digest
+        self._pages = pages
+
+    def __getitem__(self, name: str) -> Record:
+        firsts, _ = self._nodes.extents(self._digest, self._pages)
+        at = bisect_right(firsts, byte_order(name)) - 1
+        if at < 0:
+            raise KeyError(name)
+        return self._nodes.page(self._pages[at])[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for page in self._pages:
+            yield from self._nodes.page(page)
+
+    def __len__(self) -> int:
+        return self._nodes.extents(self._digest, self._pages)[1]
+
+    def items(self) -> ItemsView[str, Record]:
+        return _Items(self)
+
+    def pairs(self) -> Iterator[tuple[str, Record]]:
+        """Yield names and records."""
+        for page in self._pages:
+            yield from self._nodes.page(page).items()
+
+
+class _Items(ItemsView[str, Record]):
+    _mapping: Pages
+
+    def __iter__(self) -> Iterator[tuple[str, Record]]:
+        return self._mapping.pairs()
 
 
 class Nodes:
@@ -99,7 +152,28 @@ class Nodes:
             self._remember(digest, entries)
         return entries
 
-    def directory(self, digest: bytes) -> Entries:
+    def extents(self, digest: bytes, pages: tuple[bytes, ...]) -> tuple[list[bytes], int]:
+        """Return the first name of each of a directory's pages, and how many entries there are."""
+        cache = self._cache
+        found = cache.extents.get(digest)
+        if found is None:
+            firsts: list[bytes] = []
+            total = 0
+            for page in pages:
+                try:
+                    first, count = page_extent(self.get(page))
+                except MalformedError as error:
+                    raise DamagedError(str(error)) from error
+                firsts.append(first)
+                total += count
+            found = firsts, total
+            with cache.guard:
+                cache.extents[digest] = found
+                if len(cache.extents) > _EXTENTS:
+                    cache.extents.popitem(last=False)
+        return found
+
+    def directory(self, digest: bytes) -> Listing:
         """Return all entries of a directory, in byte order; not to be changed."""
         if not digest:
             return _EMPTY
@@ -109,6 +183,8 @@ class Nodes:
         pages = self.pages(digest)
         if pages == (digest,):
             return self.page(digest)
+        if len(pages) > _MANY:
+            return Pages(self, digest, pages)
         whole: Entries = {}
         for page in pages:
             whole.update(self._cache.pages.get(page) or _decode(self.get(page)))
@@ -140,6 +216,7 @@ class Nodes:
             cache.entries = 0
             cache.lists.clear()
             cache.roots.clear()
+            cache.extents.clear()
 
     def _remember(self, digest: bytes, entries: Entries) -> None:
         cache = self._cache

@@ -13,11 +13,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from cowshed.entry import Entry, Kind, parent_of
 
 from . import links
-from .node import Entries, Root, put_directory
+from .node import Entries, Listing, Root, put_directory, put_large_directory
 from .nodes import Nodes
 from .record import (
     DIRECTORY,
@@ -29,21 +30,73 @@ from .record import (
     payload,
     with_payload,
 )
+from .runs import Runs
 
 NAME_MAX = 255
 
 #: New entries, of some 300 bytes each, before folders are better unloaded.
 _FRESH_MAX = 32_768
+#: Entries of one folder that are better written to a file.
+_SPILL_AT = 16_384
 
 
 class Folder:
-    """A directory loaded for writing."""
+    """A directory loaded for writing. A very large one has only what is new in memory."""
 
-    __slots__ = ("entries", "folders")
+    __slots__ = ("_newer", "_runs", "folders")
 
     def __init__(self, entries: Entries) -> None:
-        self.entries = entries
+        self._newer = entries
+        self._runs: Runs | None = None
         self.folders: dict[str, Folder] = {}
+
+    @property
+    def entries(self) -> Entries:
+        """All that is in it, for who changes more than one name or looks at more."""
+        if self._runs is not None:
+            self._newer = dict(self._runs.merged(self._newer))
+            self.close()
+        return self._newer
+
+    def get(self, name: str) -> Record | None:
+        """Return what is at ``name``."""
+        found = self._newer.get(name)
+        return self._runs.get(name) if found is None and self._runs is not None else found
+
+    def put(self, name: str, record: Record) -> None:
+        """Put an object at ``name``, in place of what is there."""
+        self._newer[name] = record
+
+    @property
+    def is_large(self) -> bool:
+        """Whether not all of it is in memory."""
+        return self._runs is not None
+
+    def spill(self, directory: Path, most: int) -> int:
+        """Write what is in memory to a file in ``directory``, but for folders that are loaded, if
+        it is more than ``most`` entries; return how many were written."""
+        if len(self._newer) - len(self.folders) <= most:
+            return 0
+        if self._runs is None:
+            self._runs = Runs(directory)
+        here = [name for name in self.folders if name in self._newer]
+        loaded = {name: self._newer.pop(name) for name in here}
+        self._runs.add(self._newer)
+        spilled = len(self._newer)
+        self._newer = loaded
+        return spilled
+
+    def store(self, put: Callable[[bytes], bytes]) -> bytes:
+        """Write it as objects; return what names it."""
+        if self._runs is None:
+            return put_directory(self._newer, put)
+        return put_large_directory(self._runs.merged(self._newer), put)
+
+    def close(self) -> None:
+        """Let go of the file. Closing twice is fine."""
+        runs, self._runs = self._runs, None
+        if runs is not None:
+            runs.close()
 
 
 def failure(number: int, path: str) -> OSError:
@@ -54,8 +107,10 @@ def failure(number: int, path: str) -> OSError:
 class Overlay:
     """A tree that can be changed, beginning as the stored tree ``root``."""
 
-    def __init__(self, nodes: Nodes, root: bytes) -> None:
+    def __init__(self, nodes: Nodes, root: bytes, spilling: Path | None = None) -> None:
+        """``spilling``: where to write entries of very large directories meanwhile."""
         self._nodes = nodes
+        self._spilling = spilling
         self.reset(root)
 
     def reset(self, root: bytes) -> None:
@@ -82,7 +137,7 @@ class Overlay:
         if not path:
             return self.record
         directory, _, name = path.rpartition("/")
-        return self.entries(directory).get(name)
+        return self._at(directory).get(name)
 
     def get(self, path: str) -> Record:
         """Return what is at ``path``; FileNotFoundError where nothing is."""
@@ -91,25 +146,28 @@ class Overlay:
             raise failure(errno.ENOENT, path)
         return record
 
-    def entries(self, path: str) -> Entries:
+    def entries(self, path: str) -> Listing:
         """Return the entries of directory ``path``; not to be changed, order is not promised."""
+        found = self._at(path)
+        return found.entries if isinstance(found, Folder) else found
+
+    def _at(self, path: str) -> Folder | Listing:
+        """Return directory ``path``: its folder, if it is loaded."""
         recent = self._recent
         if recent is not None and recent[0] == path:
-            return recent[1].entries
-        folder = self._top
-        record = self.record
-        entries = self._nodes.directory(payload(record)) if folder is None else folder.entries
-        if not path:
-            return entries
-        for part in path.split("/"):
-            below = entries.get(part)
+            return recent[1]
+        found: Folder | Listing | None = self._top
+        if found is None:
+            found = self._nodes.directory(payload(self.record))
+        for part in path.split("/") if path else ():
+            below = found.get(part)
             if below is None:
                 raise failure(errno.ENOENT, path)
             if below[0] != DIRECTORY:
                 raise failure(errno.ENOTDIR, path)
-            folder = None if folder is None else folder.folders.get(part)
-            entries = self._nodes.directory(payload(below)) if folder is None else folder.entries
-        return entries
+            loaded = found.folders.get(part) if isinstance(found, Folder) else None
+            found = self._nodes.directory(payload(below)) if loaded is None else loaded
+        return found
 
     def own(self, path: str) -> Folder:
         """Return directory ``path`` loaded for writing."""
@@ -119,21 +177,29 @@ class Overlay:
         self.changed = True
         folder = self._top
         if folder is None:
-            digest = payload(self.record)
-            folder = self._top = Folder(dict(self._nodes.directory(digest)))
+            folder = self._top = self._load(payload(self.record))
         if path:
             for part in path.split("/"):
-                below = folder.entries.get(part)
+                below = folder.get(part)
                 if below is None:
                     raise failure(errno.ENOENT, path)
                 if below[0] != DIRECTORY:
                     raise failure(errno.ENOTDIR, path)
                 inner = folder.folders.get(part)
                 if inner is None:
-                    inner = Folder(dict(self._nodes.directory(payload(below))))
-                    folder.folders[part] = inner
+                    inner = folder.folders[part] = self._load(payload(below))
                 folder = inner
         self._recent = (path, folder)
+        return folder
+
+    def _load(self, digest: bytes) -> Folder:
+        listing = self._nodes.directory(digest)
+        if isinstance(listing, dict) or self._spilling is None:
+            return Folder(dict(listing.items()))
+        folder = Folder({})
+        for name, record in listing.items():
+            folder.put(name, record)
+            folder.spill(self._spilling, _FRESH_MAX)
         return folder
 
     # -- changing -----------------------------------------------------------------------------
@@ -147,7 +213,7 @@ class Overlay:
         inode = inode_of(record)
         for name in self.names(inode) if inode else (path,):
             directory, _, last = name.rpartition("/")
-            self.own(directory).entries[last] = record
+            self.own(directory).put(last, record)
 
     def touch(self, path: str, mtime_ns: int) -> None:
         """Set the modification time of directory ``path``."""
@@ -157,7 +223,7 @@ class Overlay:
         """Put a new object where nothing is."""
         directory, _, name = path.rpartition("/")
         check_name(name, path)
-        self.own(directory).entries[name] = record
+        self.own(directory).put(name, record)
         self._fresh += 1
 
     def delete(self, path: str) -> None:
@@ -239,7 +305,7 @@ class Overlay:
         rest = change(record, inode=inode, links=len(names))
         for name in names:
             directory, _, last = name.rpartition("/")
-            self.own(directory).entries[last] = rest
+            self.own(directory).put(last, rest)
         if len(names) <= 1:
             del self.table[inode]
 
@@ -257,7 +323,7 @@ class Overlay:
                 record = change(self.get(min(rest)), inode=inode, links=len(rest))
                 for name in rest:
                     directory, _, last = name.rpartition("/")
-                    self.own(directory).entries[last] = record
+                    self.own(directory).put(last, record)
             if len(rest) <= 1:
                 del self.table[inode]
             else:
@@ -291,18 +357,18 @@ class Overlay:
         directory, _, name = path.rpartition("/")
         check_name(name, path)
         folder = self.own(directory)
-        old = folder.entries.get(name)
+        old = folder.get(name)
         if record is None and kind is not Kind.WHITEOUT and kind is not Kind.HARDLINK:
             record = from_entry(entry)
         if old is not None:
             if kind is Kind.DIRECTORY and old[0] == DIRECTORY and record is not None:
-                folder.entries[name] = with_payload(record, payload(old))
+                folder.put(name, with_payload(record, payload(old)))
                 return
             if kind is Kind.HARDLINK and self._is_name_of(path, old, entry.target):
                 return
             if old[0] == DIRECTORY or old[1] & LINKED:
                 self.delete(path)
-            else:
+            elif kind is Kind.WHITEOUT or kind is Kind.HARDLINK:
                 del folder.entries[name]
         elif kind is Kind.WHITEOUT:
             raise failure(errno.ENOENT, path)
@@ -311,8 +377,11 @@ class Overlay:
                 raise failure(errno.EPERM, entry.target)
             self.link(entry.target, path)
         elif record is not None:
-            self.own(directory).entries[name] = record
+            folder = self.own(directory)
+            folder.put(name, record)
             self._fresh += 1
+            if self._fresh >= _FRESH_MAX and self._spilling is not None:
+                self._fresh = max(0, self._fresh - folder.spill(self._spilling, _SPILL_AT))
 
     def _is_name_of(self, path: str, record: Record, target: str) -> bool:
         if path == target:
@@ -326,7 +395,7 @@ class Overlay:
         """Write every loaded folder and the root as objects; return the new root's digest."""
         if not self.changed:
             return self.base
-        self.unload(put)
+        self.unload(put, all_of_them=True)
         table = self._root.links
         if self._links_changed:
             table = links.store(self.table, put)
@@ -337,28 +406,42 @@ class Overlay:
         """Whether folders take so much memory that they are better unloaded."""
         if self._fresh < _FRESH_MAX:
             return False
+        if self._spilling is not None or self._recent is None:
+            return True
         # A directory that is large by itself is soon loaded again: ever more rarely, then.
-        return self._recent is None or self._fresh > len(self._recent[1].entries)
+        return self._fresh > len(self._recent[1].entries)
 
-    def unload(self, put: Callable[[bytes], bytes]) -> None:
-        """Write every loaded folder as objects and forget it; loaded again where it is needed."""
+    def unload(self, put: Callable[[bytes], bytes], *, all_of_them: bool = False) -> None:
+        """Write loaded folders as objects and forget them; they are loaded again where they are
+        needed. Those that are large stay, and what they are in, unless ``all_of_them`` go."""
         self._fresh = 0
-        if self._top is not None:
-            self.record = with_payload(self.record, self._store_folders(self._top, put))
-            self._top = None
-            self._recent = None
-
-    def _store_folders(self, top: Folder, put: Callable[[bytes], bytes]) -> bytes:
+        self._recent = None
+        if self._top is None:
+            return
         # Deep first with a stack of our own: images hold trees deeper than Python recurses.
-        order: list[tuple[Folder | None, str, Folder]] = [(None, "", top)]
+        order: list[tuple[Folder | None, str, Folder]] = [(None, "", self._top)]
         for _, _, folder in order:
             order += [(folder, name, below) for name, below in folder.folders.items()]
-        digest = b""
         for above, name, folder in reversed(order):
-            digest = put_directory(folder.entries, put)
-            if above is not None:
-                above.entries[name] = with_payload(above.entries[name], digest)
-        return digest
+            if not all_of_them and (folder.is_large or folder.folders):
+                continue
+            digest = folder.store(put)
+            folder.close()
+            if above is None:
+                self.record = with_payload(self.record, digest)
+                self._top = None
+            else:
+                record = above.get(name)
+                assert record is not None
+                above.put(name, with_payload(record, digest))
+                del above.folders[name]
+
+    def close(self) -> None:
+        """Let go of files. What is loaded is lost."""
+        folders = [] if self._top is None else [self._top]
+        for folder in folders:
+            folder.close()
+            folders += folder.folders.values()
 
 
 def check_name(name: str, path: str) -> None:

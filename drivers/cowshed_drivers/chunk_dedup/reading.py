@@ -17,7 +17,7 @@ from cowshed.tree import OpenMode, Tree
 
 from .content import Content
 from .handle import SmallFile, open_reader
-from .node import Entries, byte_order
+from .node import Listing, byte_order
 from .nodes import Nodes
 from .overlay import failure
 from .pack import DamagedError
@@ -38,7 +38,7 @@ class ReadTree(Tree):
     def _root(self) -> Record:
         raise NotImplementedError
 
-    def _entries(self, path: str) -> Entries:
+    def _entries(self, path: str) -> Listing:
         """Return the entries of directory ``path``."""
         raise NotImplementedError
 
@@ -174,7 +174,7 @@ class StoredTree(ReadTree):
         self._sealed = sealed
         self._changing = not sealed
         #: The directory looked at last: most calls are about its neighbours.
-        self._recent: tuple[str, Entries] | None = None
+        self._recent: tuple[str, Listing] | None = None
 
     def _root(self) -> Record:
         if not self._sealed:
@@ -192,7 +192,7 @@ class StoredTree(ReadTree):
     def _moved_on(self) -> bool:
         return not self._sealed and self._now() != self._digest
 
-    def _entries(self, path: str) -> Entries:
+    def _entries(self, path: str) -> Listing:
         recent = self._recent
         if recent is not None and recent[0] == path and self._sealed:
             return recent[1]

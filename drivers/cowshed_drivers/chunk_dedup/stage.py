@@ -33,12 +33,13 @@ class ChunkStage(Stage):
         self._parent = parent
         with store.index.read() as txn:
             self._owner, self._parent_root = parent_of(store, txn, parent)
-        self._writer: Writer | None = Writer(store)
-        self._nodes = store.nodes.through(self._writer.get)
+        writer = Writer(store)
+        self._writer: Writer | None = writer
+        self._nodes = store.nodes.through(writer.get)
         try:
-            self._overlay = Overlay(self._nodes, self._parent_root)
+            self._overlay = Overlay(self._nodes, self._parent_root, store.staging)
         except DamagedError as error:
-            self.discard()
+            writer.close(keep=False)
             raise self._explained(error, parent or "") from error
 
     def _live(self) -> Writer:
@@ -104,6 +105,7 @@ class ChunkStage(Stage):
         sweep(self._store)
 
     def _close(self, writer: Writer, *, keep: bool) -> None:
+        self._overlay.close()
         writer.close(keep=keep)
         if writer.entered and not keep:
             sweep(self._store)

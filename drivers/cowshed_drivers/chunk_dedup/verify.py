@@ -54,7 +54,8 @@ def _walk(store: Store, root: bytes) -> Iterator[tuple[str, Record | None, str]]
         found = nodes.root(root)
         stack = [("", payload(found.record))]
         if found.links != NO_DIGEST:
-            nodes.directory(found.links)
+            for page in nodes.pages(found.links):
+                nodes.page(page)
     except DamagedError as error:
         yield "", None, str(error)
         return

@@ -1,0 +1,166 @@
+"""chunk-dedup with directories of very many entries: exact, and never all in memory."""
+
+from __future__ import annotations
+
+import io
+import random
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cowshed.driver import ChangeKind
+from cowshed.entry import Entry, Kind
+from cowshed_drivers.chunk_dedup import nodes, overlay
+from cowshed_drivers.chunk_dedup.driver import ChunkDedup
+from cowshed_drivers.chunk_dedup.node import Listing
+from cowshed_drivers.chunk_dedup.record import Record, make
+from cowshed_drivers.chunk_dedup.runs import Runs
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[ChunkDedup]:
+    with ChunkDedup(tmp_path) as driver:
+        driver.durable = False
+        yield driver
+
+
+def entry(path: str, text: str = "", **fields: object) -> tuple[Entry, io.BytesIO]:
+    data = text.encode()
+    made = Entry(path=path, kind=Kind.FILE, mode=0o644, size=len(data), **fields)  # type: ignore[arg-type]
+    return made, io.BytesIO(data)
+
+
+def test_runs_are_what_one_dictionary_would_be(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    chance = random.Random(3)
+    model: dict[str, Record] = {}
+    names = [f"\udcff{n}" if n % 7 == 0 else "n" * (n % 200) + str(n) for n in range(3000)]
+    for lot in range(6):
+        entries = {
+            name: make(0, mode=lot, form=1, payload=b"x" * chance.randrange(2000))
+            for name in chance.sample(names, 700)
+        }
+        runs.add(entries)
+        model.update(entries)
+    newer = {name: make(1, mode=9) for name in names[:20]}
+    for name in names:
+        assert runs.get(name) == model.get(name)
+    model.update(newer)
+    by_bytes = sorted(model, key=lambda name: name.encode("utf-8", "surrogateescape"))
+    assert list(runs.merged(newer)) == [(name, model[name]) for name in by_bytes]
+    runs.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_directory_is_the_same_tree_whatever_was_spilled(
+    driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spilled or not, with everything that may happen to a name of it on the way."""
+
+    def fill(layer: str) -> None:
+        with driver.stage(None) as stage:
+            stage.add(Entry(path="big", kind=Kind.DIRECTORY, mode=0o755))
+            for number in range(3000):
+                stage.add(*entry(f"big/f{number * 7919 % 3000:04d}", str(number)))
+                if number % 250 == 0:
+                    name = f"big/d{number}"
+                    stage.add(Entry(path=name, kind=Kind.DIRECTORY, mode=0o700))
+                    stage.add(*entry(f"{name}/inside", name))
+            stage.add(*entry("big/f0001", "again"))
+            stage.add(Entry(path="big/f0002", kind=Kind.DIRECTORY, mode=0o711))
+            stage.add(Entry(path="big/linked", kind=Kind.HARDLINK, target="big/f0003"))
+            stage.add(*entry("big/d250/late", "into a folder that was written"))
+            stage.add(*entry("big/d0", "instead of a folder"))
+            with stage.open("big/f0001") as content:
+                assert content.read() == b"again"
+            stage.seal(layer)
+
+    fill("kept")
+    monkeypatch.setattr(overlay, "_FRESH_MAX", 100)
+    monkeypatch.setattr(overlay, "_SPILL_AT", 50)
+    spilled: list[int] = []
+    really = Runs.add
+    monkeypatch.setattr(
+        Runs, "add", lambda runs, new: (spilled.append(len(new)), really(runs, new))
+    )
+    fill("spilled")
+    assert len(spilled) > 20
+    with driver.tree("kept") as one, driver.tree("spilled") as other:
+        assert list(one.walk()) == list(other.walk())
+        assert other.read_bytes("big/d250/late").startswith(b"into")
+        assert other.stat("big/linked").links == 2
+    with driver._store.index.read() as txn:  # pyright: ignore[reportPrivateUsage]
+        found = [driver._store.index.find(txn, id) for id in ("kept", "spilled")]  # pyright: ignore[reportPrivateUsage]
+    roots = {one[1].root for one in found if one is not None}
+    assert len(roots) == 1, "equal trees have equal digests"
+    assert not list(driver.verify("spilled", deep=True))
+
+
+def test_a_stored_directory_is_looked_at_page_by_page(
+    driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "_MANY", 4)
+    with driver.stage(None) as stage:
+        stage.add(Entry(path="big", kind=Kind.DIRECTORY, mode=0o755))
+        for number in range(3000):
+            stage.add(*entry(f"big/f{number:04d}", str(number)))
+        stage.seal("base")
+    listings: list[Listing] = []
+    really = nodes.Nodes.directory
+
+    def directory(self: nodes.Nodes, digest: bytes) -> Listing:
+        listings.append(really(self, digest))
+        return listings[-1]
+
+    monkeypatch.setattr(nodes.Nodes, "directory", directory)
+    with driver.tree("base") as tree:
+        assert [one.name for one in tree.scandir("big")] == [f"f{n:04d}" for n in range(3000)]
+        for number in (0, 1, 1500, 2999):
+            assert tree.read_bytes(f"big/f{number:04d}") == str(number).encode()
+        for missing in ("", "a", "f0000x", "f3000", "z"):
+            if missing:
+                with pytest.raises(FileNotFoundError):
+                    tree.stat(f"big/{missing}")
+    [big] = [one for one in listings if len(one) == 3000][:1]
+    assert isinstance(big, nodes.Pages)
+    assert list(big) == [name for name, _ in big.items()]
+    # A container changes it, a layer on top does.
+    driver.prepare("c", "base")
+    with driver.tree("c", writable=True) as tree:
+        tree.write_bytes("big/f1500", b"changed")
+        tree.unlink("big/f0007")
+    kinds = [(change.kind, change.path) for change in driver.changes("c")]
+    assert kinds == [
+        (ChangeKind.MODIFIED, "big"),
+        (ChangeKind.DELETED, "big/f0007"),
+        (ChangeKind.MODIFIED, "big/f1500"),
+    ]
+    monkeypatch.setattr(overlay, "_FRESH_MAX", 100)
+    with driver.stage("base") as stage:
+        stage.add(*entry("big/f1500", "changed"))
+        stage.add(*entry("big/new", "new"))
+        stage.add(Entry(path="big/f0007", kind=Kind.WHITEOUT))
+        stage.seal("top")
+    with driver.tree("top") as tree:
+        assert tree.read_bytes("big/f1500") == b"changed"
+        assert sum(1 for _ in tree.scandir("big")) == 3000
+    assert not list(driver.verify("top", deep=True))
+
+
+def test_the_memory_that_a_large_directory_takes_doesnt_grow_with_it(driver: ChunkDedup) -> None:
+    peaks: list[int] = []
+    for count in (60_000, 120_000):
+        tracemalloc.start()
+        try:
+            with driver.stage(None) as stage:
+                stage.add(Entry(path="big", kind=Kind.DIRECTORY, mode=0o755))
+                for number in range(count):
+                    stage.add(*entry(f"big/f{number:07d}", f"{number} of {count}"))
+                stage.seal(f"of {count}")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        driver.remove(f"of {count}")
+    assert peaks[1] - peaks[0] < 60_000 * 60, "a hash, a place and a page's digest; 490 if loaded"
