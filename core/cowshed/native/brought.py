@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .sqlite import Connection
 
 #: Files in dictionaries, of some 500 bytes each.
-_RECENT = 20_000
+_RECENT = 32_768
 _SCHEMA = (
     "PRAGMA journal_mode=OFF",
     "PRAGMA synchronous=OFF",
