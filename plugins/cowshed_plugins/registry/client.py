@@ -19,7 +19,6 @@ from cowshed.oci.media import INDEXES, MANIFESTS, OCI_INDEX, SCHEMA_1
 
 from .endpoint import Endpoint, Scopes
 from .errors import RegistryError
-from .links import next_link
 from .wire import FAILURES, Response, drain, joined, origin, parsed, read_whole
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _ACCEPTED = ", ".join([*sorted(MANIFESTS), *sorted(INDEXES)])
 _TYPES = MANIFESTS | INDEXES | SCHEMA_1
 #: Numbers with as many digits as are sensible; int() refuses 4,301 of them.
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+CONTENT_RANGE = r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
 _READ = 256 << 10
 _MAX_PAGES = 100
 
@@ -174,7 +173,7 @@ class Repository:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         response = self._get_blob(digest, headers)
         if response.status == 206:
-            match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            match = re.fullmatch(CONTENT_RANGE, response.headers.get("Content-Range", ""))
             if match is None or int(match[1]) != offset:
                 response.close()
                 raise RegistryError(self.endpoint.name, f"blob {digest}: another range came")
@@ -264,6 +263,8 @@ class Repository:
 
     def _next_page(self, response: Response, path: str) -> str | None:
         """Return where a Link header says the next page is; None: this was the last."""
+        from .links import next_link  # few lists have pages
+
         link = next_link(response.headers.get("Link", ""))
         if link is None:
             return None

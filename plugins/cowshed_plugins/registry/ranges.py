@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from email.message import Message
 
@@ -191,7 +192,7 @@ def _parts(body: _Body, boundary: bytes, most: int) -> Iterator[Range]:
 
 
 def _range(text: str) -> Range:
-    match = CONTENT_RANGE.fullmatch(text)
+    match = re.fullmatch(CONTENT_RANGE, text)
     if match is None:
         raise OSError("it doesn't say which range it sends")
     return int(match[1]), int(match[2]) + 1

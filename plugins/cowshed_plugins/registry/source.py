@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 from cowshed.errors import CowshedError, NotFoundError, SourceError
@@ -23,7 +23,6 @@ from cowshed.transport import Source, SourceImage, SourceLayer
 
 from .client import Repository
 from .errors import RegistryError
-from .ranges import read_ranges
 from .reference import Reference
 
 _BUFFER = 256 << 10
@@ -122,13 +121,18 @@ class RegistrySource(Source):
 
             return cast(BinaryIO, BlobReader(self._places, layer, offset))
 
+        def open_ranges(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+            from .ranges import read_ranges
+
+            return read_ranges(self._places, layer, ranges)
+
         return SourceLayer(
             descriptor=layer,
             diff_id=diff_id,
             compression=layer_compression(layer.media_type),
             open=functools.partial(_buffered, open_at),
             open_at=open_at,
-            open_ranges=functools.partial(read_ranges, self._places, layer),
+            open_ranges=open_ranges,
         )
 
 
