@@ -7,8 +7,9 @@ same files, and where chunk-dedup's contents come from its FUSE server, beside f
 is mounted anew; its names are walked and its files read with the kernel's caches dropped, then
 with everything known, then ``pip install`` puts a wheel of this Python's own library into it. What
 is beside a time is how many times as long it took as plain overlayfs, or fuse-overlayfs, in the
-same round. Then ``--containers`` are mounted at once, to see what memory each takes, the kernel's
-but for its cache of contents, and what their server has to itself when all was walked and read.
+same round. Then ``--containers`` are mounted at once and a file is read in each, to see what memory
+that takes, processes' and the kernel's but for what it caches; and all is walked in each and read
+in one, to see what their server has by then.
 
 Without ``--image`` it is of this Python's library. ``--work`` is kept, and what is imported there
 already is used again. Needs root, find, xargs and pip; fuse-overlayfs is left out where it isn't
@@ -27,7 +28,10 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from cowshed.errors import NotFoundError
 
 from .measuring import ProgramError, duration, median, run, size, timed
 from .mounted import (
@@ -48,6 +52,7 @@ COLUMNS = ("walk, cold", "walk", "read, cold", "read", "pip install", "mount", "
 REPEATED = 3
 #: Where pip installs.
 TARGET = "opt/cowshed-measured"
+_NOWHERE = Path(os.devnull)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,12 +155,12 @@ def _timed(work: Callable[[Path], None], path: Path) -> float:
 
 def _walk(path: Path) -> None:
     """Look at every file: its names, and what stat(2) says."""
-    run(["find", path, "-printf", "%s %m"], out=Path(os.devnull))
+    run(["find", path, "-printf", "%s %m"], out=_NOWHERE)
 
 
 def _read(path: Path) -> None:
     """Read every file, one after the other."""
-    run(["sh", "-c", 'find "$0" -type f -print0 | xargs -0 cat', path], out=Path(os.devnull))
+    run(["sh", "-c", 'find "$0" -type f -print0 | xargs -0 cat', path], out=_NOWHERE)
 
 
 def _install(path: Path, wheel: Path) -> None:
@@ -180,31 +185,45 @@ def _memory(one: Driver, count: int) -> dict[str, float]:
     if native:
         return {}
     made = shed.create_many(IMAGE, count)
+    found: dict[str, float] = {}
     try:
         one.mount()  # what they share
         before = _used()
-        for container in made:
-            _walk(container.mount())
-        each = (_used() - before) / count
-        found = {"each container": each}
+        paths = [container.mount() for container in made]
+        for path in paths:
+            run(["find", path, "-type", "f", "-exec", "cat", "{}", ";", "-quit"], out=_NOWHERE)
+        mounted = _used()
         server = server_of(one.place)
         if server is not None:
-            _read(made[0].mount())
+            for path in paths:
+                _walk(path)
+            _read(paths[0])
             found["server"] = float(_own(server))
+        for container in made:
+            container.unmount()
+        # The machine has less in use, or more, from one minute to the next.
+        found["each container"] = (mounted - (before + _used()) / 2) / count
     finally:
         for container in made:
-            container.unmount(force=True)
+            with suppress(NotFoundError):
+                container.unmount(force=True)
         one.unmount()
         shed.remove_containers([container.id for container in made])
     return found
 
 
 def _used() -> int:
-    """Return what processes and the kernel have in use that can't be given back at once."""
-    _drop_caches()
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    known = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    return known["MemTotal"] - known["MemFree"] - known["Buffers"] - known["Cached"]
+    """Return what processes and the kernel have in use that isn't a cache. Caches are dropped until
+    it stays the same: what is freed is counted as free a moment later."""
+    found: list[int] = []
+    while len(found) < 20 and (len(found) < 3 or max(found[-3:]) - min(found[-3:]) > 1 << 18):
+        _drop_caches()
+        time.sleep(0.2)
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        known = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        cached = sum(known[name] for name in ("Buffers", "Cached", "SReclaimable"))
+        found.append(known["MemTotal"] - known["MemFree"] - cached)
+    return found[-1]
 
 
 def _own(pid: int) -> int:

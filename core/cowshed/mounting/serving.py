@@ -55,6 +55,8 @@ def start(config: dict[str, Any], name: str, directory: str) -> None:
                 env={
                     **os.environ,
                     "MALLOC_ARENA_MAX": "1",
+                    "MALLOC_MMAP_THRESHOLD_": "262144",
+                    "MALLOC_TRIM_THRESHOLD_": "262144",
                     "PYTHONPATH": path,
                 },
             )

@@ -39,10 +39,9 @@ class Shown:
         self.device = device
         self._tree = driver.tree(layer)
         self._format = format
-        #: Path and how often the kernel has it, by number; and back.
-        self._nodes: dict[int, list[str | int]] = {_ROOT: ["", 1]}
-        self._numbers: dict[str | int, int] = {"": _ROOT}
-        self._next = _ROOT + 1
+        #: Paths by number, and how often the kernel has one that it has more than once.
+        self._paths: dict[int, str] = {_ROOT: ""}
+        self._counts: dict[int, int] = {}
         self._expected: int | None = None
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
         self._lines: OrderedDict[int, list[Entry]] = OrderedDict()
@@ -148,48 +147,33 @@ class Shown:
     # -- nodes ----------------------------------------------------------------------------------
 
     def _path(self, node: int) -> str:
-        path = self._nodes[node][0]
-        assert isinstance(path, str)
-        return path
+        return self._paths[node]
 
     def _node(self, entry: Entry) -> int:
         """Return the number of an object, which the kernel has once more from now on."""
-        key = self._key(entry)
-        node = self._numbers.get(key)
-        if node is None:
-            node = self._numbers[key] = self._next
-            self._next += 1
-            self._nodes[node] = [entry.path, 0]
-            if isinstance(key, int):
-                self._nodes[node].append(key)
-        known = self._nodes[node]
-        known[1] += 1  # type: ignore[operator]  # the second is a number
+        node = _number(entry)
+        if node in self._paths:
+            self._counts[node] = self._counts.get(node, 1) + 1
+        else:
+            self._paths[node] = entry.path
         return node
 
-    def _key(self, entry: Entry) -> str | int:
-        """Return what tells a file from others: its path, or what all its names share."""
-        if entry.links > 1 and entry.inode and entry.kind is not Kind.DIRECTORY:
-            return entry.inode
-        return entry.path
-
     def _forget(self, node: int, count: int) -> None:
-        known = self._nodes.get(node)
-        if known is None or node == _ROOT:
+        if node == _ROOT or node not in self._paths:
             return
-        known[1] -= count  # type: ignore[operator]  # the second is a number
-        if known[1] <= 0:  # type: ignore[operator]
-            del self._nodes[node]
-            self._numbers.pop(known[-1] if len(known) > 2 else known[0], None)
+        left = self._counts.pop(node, 1) - count
+        if left > 1:
+            self._counts[node] = left
+        if left <= 0:
+            del self._paths[node]
             file = self._files.pop(node, None)
             if file is not None:
                 file.close()
 
     def _attributes(self, entry: Entry) -> bytes:
-        # The kernel forgets nodes and we number them anew; a file's inode number stays.
-        key = self._key(entry)
-        digest = hashlib.blake2b(os.fsencode(str(key)), digest_size=6).digest()
         uid, gid = self._format.uids.shown(entry.uid), self._format.gids.shown(entry.gid)
-        return protocol.attributes(int.from_bytes(digest, "big"), entry, uid, gid)
+        # Of the 64 bits of an inode number, overlayfs keeps some for itself.
+        return protocol.attributes(max(_number(entry) >> 16, _ROOT), entry, uid, gid)
 
     # -- names ----------------------------------------------------------------------------------
 
@@ -253,3 +237,15 @@ class Shown:
                 self._files.popitem(last=False)[1].close()
         self._files[node] = file
         return file
+
+
+def _number(entry: Entry) -> int:
+    """Return what tells a file from others, whoever asks and when: drawn from its path, or from
+    what all its names share. Of a million files two have the same in one of 18 million layers."""
+    if not entry.path:
+        return _ROOT
+    key = entry.path
+    if entry.links > 1 and entry.inode and entry.kind is not Kind.DIRECTORY:
+        key = str(entry.inode)
+    digest = hashlib.blake2b(os.fsencode(key), digest_size=8).digest()
+    return int.from_bytes(digest, "big") | 2  # no other is 0 or the root's
