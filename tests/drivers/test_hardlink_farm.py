@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cowshed.driver import Driver, make_options
-from cowshed.entry import Entry, Kind
+from cowshed.entry import Change, Entry, Kind
 from cowshed.errors import ConfigError
+from cowshed.native.view import NativeView
 from cowshed.testing import DriverConformance
 from cowshed_drivers.hardlink_farm.driver import HardlinkFarm
 from cowshed_drivers.hardlink_farm.options import FarmOptions
@@ -187,3 +188,34 @@ def test_more_containers_than_links_share_fresh_inodes(tmp_path: Path) -> None:
 def test_max_links_must_leave_room_for_the_farms_own_names(value: object) -> None:
     with pytest.raises(ConfigError, match="max_links"):
         make_options(SPEC, {"max_links": value})
+
+
+def test_what_nobody_wrote_in_isnt_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    really = HardlinkFarm.compare
+
+    def compare(self: HardlinkFarm, old: NativeView | None, new: NativeView) -> Iterator[Change]:
+        compared.append(new.home)
+        return really(self, old, new)
+
+    monkeypatch.setattr(HardlinkFarm, "compare", compare)
+    with HardlinkFarm(tmp_path) as farm:
+        with farm.stage(None) as stage:
+            stage.add(Entry(path="f", kind=Kind.FILE, mode=0o644))
+            stage.seal("layer")
+        farm.prepare("c", "layer")
+        with farm.tree("c") as tree:
+            tree.stat("f")
+        assert list(farm.changes("c")) == []
+        assert farm.usage("c").apparent == 0
+        assert compared == []
+        with farm.tree("c", writable=True) as tree:
+            # From now on it may have changed, whatever becomes of the writer.
+            assert list(farm.changes("c")) == []
+            assert len(compared) == 1
+            tree.write_bytes("g", b"new")
+        assert [change.path for change in farm.changes("c")] == ["", "g"]
+        farm.fork("c", "d")
+        assert [change.path for change in farm.changes("d")] == ["", "g"]

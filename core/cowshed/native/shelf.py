@@ -105,9 +105,10 @@ class NativeShelf(Driver):
             raise
 
     def changes(self, container: str) -> Iterator[Change]:
-        return self._changes(self.item(container, Held.CONTAINER))
+        return self.changes_of(self.item(container, Held.CONTAINER))
 
-    def _changes(self, item: Item) -> Iterator[Change]:
+    def changes_of(self, item: Item) -> Iterator[Change]:
+        """Yield what ``item`` changes in what it stands on."""
         new = self.view(item)
         try:
             old: NativeView | None = None
@@ -150,7 +151,7 @@ class NativeShelf(Driver):
     def changed_bytes(self, item: Item) -> int:
         """Return the bytes of the files that a container added or changed, each file once."""
         sizes: dict[int | str, int] = {}
-        for change in self._changes(item):
+        for change in self.changes_of(item):
             entry = change.entry
             if entry.kind is Kind.FILE:
                 sizes[entry.inode if entry.links > 1 else entry.path] = entry.size

@@ -3,6 +3,7 @@
     ROOT/objects/ab/KEY            an inode, by the hash of its content and metadata (``objects``)
     ROOT/layers/ID/rootfs/         a directory tree of links
     ROOT/containers/ID/rootfs/     the same; links break on first write (``tree``)
+    ROOT/containers/ID/untouched   it is there until somebody opens the container for writing
     ROOT/…/ID/aside/               files on their way into rootfs
     …                              the rest is common to native stores (see ``native.store``)
 
@@ -16,22 +17,27 @@ renamed into place, its directory synced. So whoever finds an object may link to
 Nothing protects an inode from a user who may write to it by a path around us; permissions are the
 image's and have to stay, and an immutable flag would forbid linking. ROOT's mode 0700 keeps others
 out, and ``verify(deep=True)`` hashes every file against its object's key.
+
+To compare a container with its layer takes a second for 25,000 files. Nobody but a tree of ours
+writes in one, so of a container that none was opened in it is known that nothing has changed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from cowshed.driver import Held, Item, LayerContents, Problem, Usage
-from cowshed.entry import Kind
+from cowshed.entry import Change, Kind
 from cowshed.native.cloning import clone_tree
 from cowshed.native.items import ItemFile
 from cowshed.native.removal import remove_directory
 from cowshed.native.shelf import PLACES
 from cowshed.native.store import NativeDriver
+from cowshed.native.syscalls import sync_directory
+from cowshed.native.tree import NativeTree
 from cowshed.native.usage import own_inodes
 from cowshed.native.view import ROOTFS, NativeView
 from cowshed.native.workspace import Workspace
@@ -41,6 +47,8 @@ from .objects import Objects, key_of_file
 from .options import FarmOptions
 from .stage import FarmStage
 from .tree import ASIDE, FarmTree, FarmView
+
+UNTOUCHED = "untouched"
 
 
 class HardlinkFarm(NativeDriver):
@@ -81,6 +89,29 @@ class HardlinkFarm(NativeDriver):
                 linker.close()
         finally:
             view.close_view()
+
+    def prepare(self, container: str, parent: str | None) -> None:
+        with self.begin(parent, container) as workspace:
+            self.lay(workspace.home, parent)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(f"{workspace.home}/{UNTOUCHED}", flags, 0o600))
+            self.publish_container(workspace, container, parent)
+
+    def open_tree(
+        self, item: Item, *, writable: bool, let_go: Callable[[], None] | None
+    ) -> NativeTree:
+        if writable:
+            home = self.home(item)
+            with suppress(FileNotFoundError):
+                os.unlink(f"{home}/{UNTOUCHED}")
+                if self.durable:  # before anything that is written can be
+                    sync_directory(home)
+        return super().open_tree(item, writable=writable, let_go=let_go)
+
+    def changes_of(self, item: Item) -> Iterator[Change]:
+        if os.path.lexists(f"{self.home(item)}/{UNTOUCHED}"):
+            return iter(())
+        return super().changes_of(item)
 
     def attach(self, container: str, *, read_only: bool = False) -> LayerContents | None:
         """A process shall never reach a shared inode, so it gets the layer's files to read only."""
