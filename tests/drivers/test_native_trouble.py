@@ -153,6 +153,19 @@ def test_recover_leaves_the_marks_of_a_layer_that_is_being_built_on(driver: Nati
     assert not mark.exists()
 
 
+def test_what_is_damaged_can_be_removed(driver: NativeDriver) -> None:
+    seal(driver, "l")
+    driver.prepare("c", "l")
+    item = Path(driver.root, "containers/c/item.json")
+    item.unlink()
+    item.write_text("nonsense")
+    with pytest.raises(CorruptError, match="c"):
+        list(driver.changes("c"))
+    driver.remove("c")
+    driver.remove("l")
+    assert list(driver.items()) == []
+
+
 def test_a_name_left_in_the_sidecar_by_a_kill_shares_nothing(place: Path) -> None:
     farm = HardlinkFarm(place)
     farm.durable = False

@@ -38,6 +38,9 @@ class Kept:
         if at.suffix == ".cached" or at.parent.name != str(kernel.namespace()):
             self._take_away(place)
             return
+        if self._process != os.getpid():  # what was kept before the fork is its parent's
+            self._process = os.getpid()
+            self._places = OrderedDict()
         if place not in self._places:
             self._places[place] = self._locks.acquire(_key(place), shared=True)
         self._places.move_to_end(place)

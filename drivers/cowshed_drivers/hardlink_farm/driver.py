@@ -164,7 +164,7 @@ class HardlinkFarm(NativeDriver):
         """Remove, and with layers the objects that were theirs alone: looking through 25,000
         objects takes 0.1 s, and whoever removes an image expects its space back."""
         wanted = list(ids)
-        layers = any(self.item(id).held is Held.LAYER for id in wanted)
+        layers = any(self.exists(Held.LAYER, id) for id in wanted)
         try:
             for id in wanted:
                 super().remove(id)
