@@ -115,7 +115,7 @@ class Shed(Closing):
             return next(transaction.leases(), None) is not None or bool(transaction.doomed())
 
     def close(self) -> None:
-        """Let go of drivers and catalog. Closing twice is fine."""
+        """Let go of drivers, catalog and layers that stayed mounted. Closing twice is fine."""
         if self._closed:
             return
         self._closed = True

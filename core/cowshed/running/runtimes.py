@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from ..errors import StoreError, UsageError
 from ..native.removal import remove_directory
 from . import security
+from .ending import kill_all
 from .identity import Identity, map_users
 from .process import CommandError
 from .registry import PID
@@ -296,7 +297,7 @@ class _Status:
         if self.pid is not None:
             os.kill(self.pid, number)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-            process.kill()
+            kill_all(process)
 
 
 def entered(pid: int, root: str) -> bool:
