@@ -119,11 +119,13 @@ class Shed(Closing):
         if self._closed:
             return
         self._closed = True
-        if self._kept is not None:
-            self._kept.close()
-        for driver in self._drivers.values():
-            driver.close()
-        self.catalog.close()
+        try:
+            if self._kept is not None:
+                self._kept.close()
+        finally:
+            for driver in self._drivers.values():
+                driver.close()
+            self.catalog.close()
 
     # -- images -------------------------------------------------------------------------------
 
@@ -390,14 +392,15 @@ class Shed(Closing):
     @property
     def kept(self) -> Kept:
         """What stays mounted until this is closed, or else until nobody has it any more."""
-        if self._kept is None:
-            import weakref
+        with self._drivers_lock:
+            if self._kept is None:
+                import weakref
 
-            from .mounting.kept import Kept
+                from .mounting.kept import Kept
 
-            self._kept = Kept(self.home.root, self.locks)
-            weakref.finalize(self, self._kept.close)
-        return self._kept
+                self._kept = Kept(self.home.root, self.locks)
+                weakref.finalize(self, self._kept.close)
+            return self._kept
 
     @property
     def running(self) -> Runs:

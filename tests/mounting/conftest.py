@@ -76,6 +76,9 @@ def make_everything(root: Path) -> None:
     (root / "usr/lib/one").write_bytes(b"linked")
     os.link(root / "usr/lib/one", root / "usr/lib/two")
     os.link(root / "usr/lib/one", root / "etc/three")
+    # Some drivers number files of several names from 1.
+    (root / "1").write_bytes(b"a name, and no number")
+    (root / "2").symlink_to("1")
     # Equal in all, but two files: a farm has one inode for them.
     for name in ("usr/lib/equal", "etc/equal"):
         (root / name).write_bytes(b"equal")

@@ -10,7 +10,10 @@ or removes the layer, takes it away.
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 from ..locking import Lock, LockFile
@@ -28,8 +31,23 @@ class Kept:
     def __init__(self, root: Path, locks: LockFile) -> None:
         self._root = root
         self._locks = locks
-        self._process = os.getpid()
+        self._guard = threading.Lock()
         self._places: OrderedDict[str, Lock] = OrderedDict()
+        known = weakref.ref(self)
+
+        def leave_to_parent() -> None:
+            kept = known()
+            if kept is not None:
+                kept._leave_to_parent()
+
+        os.register_at_fork(after_in_child=leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """Keep nothing, in a child that was forked, of what its parent keeps."""
+        self._guard = threading.Lock()
+        places, self._places = self._places, OrderedDict()
+        for held in places.values():
+            held.release()
 
     def keep(self, place: str) -> None:
         """Keep what is mounted at ``place``, not what wasn't used for longest. A layer of the
@@ -38,19 +56,19 @@ class Kept:
         if at.suffix == ".cached" or at.parent.name != str(kernel.namespace()):
             self._take_away(place)
             return
-        if self._process != os.getpid():  # what was kept before the fork is its parent's
-            self._process = os.getpid()
-            self._places = OrderedDict()
-        if place not in self._places:
-            self._places[place] = self._locks.acquire(_key(place), shared=True)
-        self._places.move_to_end(place)
-        while len(self._places) > _MOST:
-            self._release(*self._places.popitem(last=False))
+        with self._guard:
+            if place not in self._places:
+                self._places[place] = self._locks.acquire(_key(place), shared=True)
+            self._places.move_to_end(place)
+            while len(self._places) > _MOST:
+                self._release(*self._places.popitem(last=False))
 
     def close(self) -> None:
-        """Take away what nobody uses now. A child that was forked leaves it to its parent."""
-        while self._places and self._process == os.getpid():
-            self._release(*self._places.popitem())
+        """Take away what nobody uses now. What can't be, whoever sweeps does."""
+        with self._guard:
+            while self._places:
+                with suppress(OSError):
+                    self._release(*self._places.popitem())
 
     def _release(self, place: str, held: Lock) -> None:
         held.release()

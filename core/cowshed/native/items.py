@@ -46,23 +46,21 @@ class ItemFile:
         """Record the parent layer and the bytes of the files that this layer brought."""
         _write(self._path, parent, apparent)
 
-    def parent(self) -> str | None:
-        """Return the parent's ID, None for a base."""
-        parent = self._read()["parent"]
-        return None if parent is None else str(parent)
-
     def apparent(self) -> int:
         """Return the bytes of the files that this layer brought."""
         return int(self._read()["apparent"])
 
     def _read(self) -> dict[str, Any]:
-        data = read_small(self._path)
-        try:
-            found: dict[str, Any] = json.loads(data)
-            return {"parent": found["parent"], "apparent": found["apparent"]}
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"item.json is damaged: {error}"
-            raise CorruptError(os.path.basename(self._home), problem) from error
+        return _parsed(self._home, read_small(self._path))
+
+
+def _parsed(home: str, data: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(data)
+        return {"parent": found["parent"], "apparent": found["apparent"]}
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"item.json is damaged: {error}"
+        raise CorruptError(os.path.basename(home), problem) from error
 
 
 def _write(path: str, parent: str | None, apparent: int, *, durable: bool = False) -> None:
@@ -94,13 +92,21 @@ class Parents:
         """
         home = f"{self._root}/{place}"
         try:
-            status = os.stat(f"{home}/{ITEM}", follow_symlinks=False)
-            file = status.st_ino, status.st_mtime_ns
-            if file in self._known:
-                return self._known[file]
-            parent = ItemFile(home).parent()
-        except FileNotFoundError:
+            descriptor = os.open(f"{home}/{ITEM}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
             return ...
+        try:
+            # By what is open: another may have the name by now.
+            status = os.fstat(descriptor)
+            file = status.st_ino, status.st_mtime_ns
+            known = self._known.get(file, ...)
+            if known is not ...:
+                return known
+            data = os.read(descriptor, 1 << 16)
+        finally:
+            os.close(descriptor)
+        said = _parsed(home, data)["parent"]
+        parent = None if said is None else str(said)
         # A younger file's number and time may be another's in a moment.
         if time.time_ns() - status.st_mtime_ns > _SETTLED:
             if len(self._known) >= _MOST:

@@ -241,7 +241,14 @@ class NativeDriver(NativeShelf):
         if not Common(self.root, layer, durable=False).exists():
             return
         for container in os.listdir(f"{self.root}/{PLACES[Held.CONTAINER]}"):
-            if self.parents.of(f"{PLACES[Held.CONTAINER]}/{container}") == layer:
+            try:
+                needed = self.parents.of(f"{PLACES[Held.CONTAINER]}/{container}") == layer
+            except CorruptError as error:
+                raise InUseError(
+                    f"layer {layer} may be needed by container {container}, which is to be removed "
+                    f"first: {error}"
+                ) from error
+            if needed:
                 raise InUseError(f"layer {layer} is needed by container {container}")
 
     def _marks(self, layer: str) -> list[str]:

@@ -53,9 +53,15 @@ class Pages(Mapping[str, Record]):
         self._nodes = nodes
         self._digest = digest
         self._pages = pages
+        self._known: tuple[list[bytes], int] | None = None
+
+    def _extents(self) -> tuple[list[bytes], int]:
+        if self._known is None:
+            self._known = self._nodes.extents(self._digest, self._pages)
+        return self._known
 
     def __getitem__(self, name: str) -> Record:
-        firsts, _ = self._nodes.extents(self._digest, self._pages)
+        firsts, _ = self._extents()
         at = bisect_right(firsts, byte_order(name)) - 1
         if at < 0:
             raise KeyError(name)
@@ -66,7 +72,7 @@ class Pages(Mapping[str, Record]):
             yield from self._nodes.page(page)
 
     def __len__(self) -> int:
-        return self._nodes.extents(self._digest, self._pages)[1]
+        return self._extents()[1]
 
     def items(self) -> ItemsView[str, Record]:
         return _Items(self)
@@ -155,7 +161,10 @@ class Nodes:
     def extents(self, digest: bytes, pages: tuple[bytes, ...]) -> tuple[list[bytes], int]:
         """Return the first name of each of a directory's pages, and how many entries there are."""
         cache = self._cache
-        found = cache.extents.get(digest)
+        with cache.guard:
+            found = cache.extents.get(digest)
+            if found is not None:
+                cache.extents.move_to_end(digest)
         if found is None:
             firsts: list[bytes] = []
             total = 0

@@ -38,6 +38,8 @@ NAME_MAX = 255
 _FRESH_MAX = 32_768
 #: Entries of one folder that are better written to a file.
 _SPILL_AT = 16_384
+#: Folders that have a file, before they are better written and loaded again where needed.
+_LARGE_MAX = 16
 
 
 class Folder:
@@ -79,12 +81,10 @@ class Folder:
             return 0
         if self._runs is None:
             self._runs = Runs(directory)
-        here = [name for name in self.folders if name in self._newer]
-        loaded = {name: self._newer.pop(name) for name in here}
-        self._runs.add(self._newer)
-        spilled = len(self._newer)
-        self._newer = loaded
-        return spilled
+        cold = {name: record for name, record in self._newer.items() if name not in self.folders}
+        self._runs.add(cold)
+        self._newer = {name: self._newer[name] for name in self.folders if name in self._newer}
+        return len(cold)
 
     def store(self, put: Callable[[bytes], bytes]) -> bytes:
         """Write it as objects; return what names it."""
@@ -422,8 +422,12 @@ class Overlay:
         order: list[tuple[Folder | None, str, Folder]] = [(None, "", self._top)]
         for _, _, folder in order:
             order += [(folder, name, below) for name, below in folder.folders.items()]
+        if sum(folder.is_large for _, _, folder in order) > _LARGE_MAX:
+            all_of_them = True
         for above, name, folder in reversed(order):
             if not all_of_them and (folder.is_large or folder.folders):
+                if folder.is_large and self._spilling is not None:
+                    folder.spill(self._spilling, 0)
                 continue
             digest = folder.store(put)
             folder.close()

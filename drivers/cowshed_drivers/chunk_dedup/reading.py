@@ -18,7 +18,7 @@ from cowshed.tree import OpenMode, Tree
 from .content import Content
 from .handle import SmallFile, open_reader
 from .node import Listing, byte_order
-from .nodes import Nodes
+from .nodes import Nodes, Pages
 from .overlay import failure
 from .pack import DamagedError
 from .record import CHUNK, DIRECTORY, FILE, FORM, INLINE, LIST, Record, payload, to_entry
@@ -78,22 +78,35 @@ class ReadTree(Tree):
 
     def _scan(self, path: str) -> Iterator[Entry]:
         prefix = f"{path}/" if path else ""
-        while True:
-            try:
-                entries = self._entries(path)
-                break
-            except DamagedError as error:
-                if not self._moved_on():
-                    self._corrupt(path, error)
-        if self._ordered:
-            # A stored directory never changes, so nothing pulls it from under the caller.
-            for name, record in entries.items():
-                yield to_entry(prefix + name, record)
-        else:
-            for name in sorted(entries, key=byte_order):
-                found = entries.get(name)
-                if found is not None:
-                    yield to_entry(prefix + name, found)
+        held: Lock | None = None
+        try:
+            while True:
+                try:
+                    entries = self._entries(path)
+                except DamagedError as error:
+                    if not self._moved_on():
+                        self._corrupt(path, error)
+                    continue
+                if not isinstance(entries, Pages) or not self._changing or held is not None:
+                    break
+                # It is read page by page, to its end even if it is replaced meanwhile.
+                held = self._store.reading()
+                if held is None:
+                    break
+            if self._ordered:
+                # A stored directory never changes, so nothing pulls it from under the caller.
+                for name, record in entries.items():
+                    yield to_entry(prefix + name, record)
+            else:
+                for name in sorted(entries, key=byte_order):
+                    found = entries.get(name)
+                    if found is not None:
+                        yield to_entry(prefix + name, found)
+        except DamagedError as error:
+            self._corrupt(path, error)
+        finally:
+            if held is not None:
+                held.release()
 
     def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
         if mode != "rb":

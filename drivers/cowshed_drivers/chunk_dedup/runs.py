@@ -46,23 +46,25 @@ class Runs:
 
     def add(self, entries: Mapping[str, Record]) -> None:
         """Write one lot."""
-        start = self._end
+        start = end = self._end
         parts: list[bytes] = []
         found: list[tuple[int, int]] = []
         for name in sorted(entries, key=byte_order):
             record = entries[name]
             encoded = byte_order(name)
             head = FIXED.pack(*record[:7], len(record[7]))
-            found.append((hash(name), self._end))
+            found.append((hash(name), end))
             parts += (len(encoded).to_bytes(2, "little"), head, encoded, record[7])
-            self._end += 2 + len(head) + len(encoded) + len(record[7])
-        data = memoryview(b"".join(parts))
+            end += 2 + len(head) + len(encoded) + len(record[7])
+        data, at = memoryview(b"".join(parts)), start
         while data:
-            data = data[self._file.write(data) :]
+            written = os.pwrite(self._file.fileno(), data, at)
+            data, at = data[written:], at + written
         found.sort()
         hashes = array("q", [one for one, _ in found])
         places = array("Q", [place for _, place in found])
-        self._runs.append(_Run(start, self._end, hashes, places))
+        self._runs.append(_Run(start, end, hashes, places))
+        self._end = end
 
     def get(self, name: str) -> Record | None:
         """Return what was last put at ``name``."""
