@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, ItemsView, Iterator, Mapping
+from typing import TypeVar
 
 from .node import (
     Entries,
@@ -34,6 +35,8 @@ _EXTENTS = 16
 
 _EMPTY: Entries = {}
 
+T = TypeVar("T")
+
 
 class _Cache:
     def __init__(self) -> None:
@@ -44,6 +47,13 @@ class _Cache:
         self.lists: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
         self.roots: OrderedDict[bytes, Root] = OrderedDict()
         self.extents: OrderedDict[bytes, tuple[list[bytes], int]] = OrderedDict()
+
+    def keep(self, table: OrderedDict[bytes, T], digest: bytes, found: T, most: int) -> None:
+        """Keep what was found in ``table``, of ``most`` the one that came first no longer."""
+        with self.guard:
+            table[digest] = found
+            if len(table) > most:
+                table.popitem(last=False)
 
 
 class Pages(Mapping[str, Record]):
@@ -120,10 +130,7 @@ class Nodes:
                 root = Root.decode(self.get(digest))
             except MalformedError as error:
                 raise DamagedError(str(error)) from error
-            with cache.guard:
-                cache.roots[digest] = root
-                if len(cache.roots) > _LISTS:
-                    cache.roots.popitem(last=False)
+            cache.keep(cache.roots, digest, root, _LISTS)
         return root
 
     def pages(self, digest: bytes) -> tuple[bytes, ...]:
@@ -144,10 +151,7 @@ class Nodes:
         if found is None:
             self._remember(digest, _decode(data))
             return (digest,)
-        with cache.guard:
-            cache.lists[digest] = found
-            if len(cache.lists) > _LISTS:
-                cache.lists.popitem(last=False)
+        cache.keep(cache.lists, digest, found, _LISTS)
         return found
 
     def page(self, digest: bytes) -> Entries:
@@ -176,10 +180,7 @@ class Nodes:
                 firsts.append(first)
                 total += count
             found = firsts, total
-            with cache.guard:
-                cache.extents[digest] = found
-                if len(cache.extents) > _EXTENTS:
-                    cache.extents.popitem(last=False)
+            cache.keep(cache.extents, digest, found, _EXTENTS)
         return found
 
     def directory(self, digest: bytes) -> Listing:
