@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from .registry import stat_fields
+
 #: Seconds to wait for a process to stop or to end, which it does as soon as it is scheduled.
 _PATIENCE, _PAUSE = 5.0, 0.001
 
@@ -41,8 +43,7 @@ def _children(pid: int) -> list[int]:
 def _status(pid: int) -> tuple[str, int]:
     """Return a process's state and its parent; that of one that isn't is as of one that died."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, parent, *_ = file.read().rpartition(b")")[2].split()
+        state, parent, *_ = stat_fields(pid)
     except OSError:
         return "X", 0
     return state.decode(), int(parent)

@@ -124,10 +124,20 @@ class Registry:
         return pid if started - written / 1e9 < _YOUNGER else None
 
 
+def stat_fields(pid: int) -> list[bytes]:
+    """Return what the kernel says of a process after its name, which may have anything in it: its
+    state, its parent and so on (proc(5), /proc/PID/stat).
+
+    Raises:
+        OSError: there is no such process.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
 def _start_of(pid: int) -> float | None:
     """Return when a process was started, in seconds since the boot; None: it has ended."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
+    fields = stat_fields(pid)
     if fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
