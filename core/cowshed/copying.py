@@ -85,11 +85,18 @@ def clash(path: str, *, directory: bool) -> OSError:
 
 
 def unpack_tar(
-    tar: BinaryIO, tree: Tree, directory: str, *, limits: Limits, archive: bool = False
+    tar: BinaryIO,
+    tree: Tree,
+    directory: str,
+    *,
+    limits: Limits,
+    archive: bool = False,
+    scratch: str | None = None,
 ) -> None:
     """Unpack a tar, plain or compressed, in ``directory`` of a writable tree.
 
-    Everything belongs to 0:0 unless ``archive``.
+    Everything belongs to 0:0 unless ``archive``. ``scratch`` is a directory for what takes too much
+    memory; None: where temporary files are.
 
     Raises:
         ArchiveError: the tar is malformed, unsafe or beyond ``limits``; what came before it stays.
@@ -102,7 +109,9 @@ def unpack_tar(
     if tree.stat(path).kind is not Kind.DIRECTORY:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
     stage = _TreeStage(tree, archive=archive)
-    apply_layer(decompressor(tar, limits=limits), stage, tree, limits=limits, below=path)
+    apply_layer(
+        decompressor(tar, limits=limits), stage, tree, limits=limits, below=path, scratch=scratch
+    )
 
 
 class _TreeStage(Stage):

@@ -332,7 +332,14 @@ class Importer:
             stage = stack.enter_context(driver.stage(parent or None))
             recipe = stack.enter_context(shed.recipes.writer())
             with open_tar() as tar:
-                stats = apply_layer(tar, stage, below, recipe=recipe.file, limits=shed.limits)
+                stats = apply_layer(
+                    tar,
+                    stage,
+                    below,
+                    recipe=recipe.file,
+                    limits=shed.limits,
+                    scratch=str(shed.home.temporary),
+                )
             verify()
             if diff_id and stats.diff_id != diff_id:
                 raise DigestMismatchError("layer's diff ID", diff_id, stats.diff_id)

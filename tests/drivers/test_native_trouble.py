@@ -20,8 +20,8 @@ import pytest
 from cowshed.entry import Entry, Kind
 from cowshed.errors import CorruptError
 from cowshed.native.sidecar import Record, Sidecar
-from cowshed.native.sqlite import Connection
 from cowshed.native.store import NativeDriver
+from cowshed.sqlite import Connection
 from cowshed_drivers.hardlink_farm.driver import HardlinkFarm
 from cowshed_drivers.hardlink_farm.tree import FarmView
 from cowshed_drivers.naive_copy.driver import NaiveCopy

@@ -25,7 +25,7 @@ import ctypes, importlib, os, pkgutil, sys
 import pytest, _pytest, hypothesis, hypothesis.stateful, hypothesis.strategies
 import sqlite3, multiprocessing.popen_fork, multiprocessing.synchronize, concurrent.futures
 import cowshed.testing, cowshed_drivers.naive_copy.driver, cowshed_drivers.hardlink_farm.driver
-import cowshed_drivers.overlayfs.driver, cowshed.native.sqlite, urllib.parse
+import cowshed_drivers.overlayfs.driver, cowshed.sqlite, urllib.parse
 try:
     import numpy.random  # where there is one, hypothesis seeds it too
 except ImportError:

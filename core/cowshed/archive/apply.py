@@ -20,12 +20,13 @@ from ..driver import Stage
 from ..entry import Entry, Kind, join
 from ..errors import ArchiveError, StoreError, UnsafeEntryError
 from ..tree import Tree
+from .directories import Directory
 from .feed import Feed, Payload, ReadAhead
 from .header import damaged
 from .limits import DEFAULT_LIMITS, Limits
 from .reader import Member, Reader
 from .recipe_writer import RecipeWriter
-from .resolve import Directory, View
+from .resolve import View
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -60,6 +61,7 @@ def apply_layer(
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
     below: str | None = None,
+    scratch: str | None = None,
 ) -> LayerStats:
     """Read an uncompressed layer tar to its very end and put it on the stage. Never seals.
 
@@ -69,13 +71,18 @@ def apply_layer(
     ``below`` makes it a plain tar, unpacked in that directory of ``parent``: names stop there as at
     a root, while links lead where they lead in the whole tree, and no name means a deletion.
 
+    ``scratch`` is a directory for what takes too much memory; None: where temporary files are.
+
     Raises:
         ArchiveError: the tar is malformed, unsafe or beyond ``limits``.
     """
     hasher = hashlib.sha256()
     with ReadAhead(tar, hasher) as chunks:
-        applied = _Layer(stage, parent, recipe, limits, progress, below)
-        applied.run(Feed(iter(chunks), applied.on_chunk))
+        applied = _Layer(stage, parent, recipe, limits, progress, below, scratch)
+        try:
+            applied.run(Feed(iter(chunks), applied.on_chunk))
+        finally:
+            applied.close()
     return LayerStats(
         entries=applied.entries,
         size=applied.size,
@@ -92,17 +99,21 @@ class _Layer:
         recipe: BinaryIO | None,
         limits: Limits,
         progress: Callable[[int], None] | None,
-        below: str | None = None,
+        below: str | None,
+        scratch: str | None,
     ) -> None:
         self._below = below
         self._stage = stage
         self._recipe = RecipeWriter(recipe)
         self._limits = limits
         self._progress = progress
-        self._view = View(parent, limits, self._make_directory)
+        self._view = View(parent, limits, self._make_directory, scratch)
         self.entries = 0
         self.size = 0
         self.tar_size = 0
+
+    def close(self) -> None:
+        self._view.close()
 
     def on_chunk(self, size: int) -> None:
         self.tar_size += size
@@ -128,6 +139,7 @@ class _Layer:
     # -- one member ---------------------------------------------------------------------------
 
     def _add(self, member: Member) -> None:
+        self._view.settle()
         path = clean(member.name)
         if not path and self._below:
             return  # the directory that it is unpacked in keeps its attributes
@@ -174,7 +186,10 @@ class _Layer:
                 (start, length, checksum)
                 for (start, length), checksum in zip(member.runs, payload.checksums, strict=True)
             ]
-            return self._recipe.runs(entry.path, entry.size, runs)
+            number = self._recipe.runs(entry.path, entry.size, runs)
+            if self._recipe.keeps:
+                self._view.scratch.put_runs(number, member.runs)
+            return number
         if member.runs is not None or not entry.size:
             return 0
         return self._recipe.file(entry.path, entry.size, payload.checksums[0])
@@ -228,7 +243,7 @@ class _Layer:
             return
         for hidden, number in self._view.replaced(directory, name, path, kind):
             with self._stage.open(hidden) as content:
-                self._recipe.save(number, content)
+                self._recipe.save(number, content, self._view.scratch.runs(number))
 
     def _entry(self, member: Member, path: str) -> Entry:
         kind = member.kind

@@ -23,7 +23,7 @@ class Limits:
     ratio: int = attrs.field(default=1000, validator=_positive)
     #: Unpacked bytes below which no ratio is suspicious: a layer may be a file of zeros.
     ratio_floor: int = attrs.field(default=256 << 20, validator=_positive)
-    #: Members of the archive. Each costs some 150 bytes of memory while the layer is applied.
+    #: Members of the archive. Beyond some 30,000, what has to be known of each is on disk.
     entries: int = attrs.field(default=10_000_000, validator=_positive)
     #: Components of a path, after links are resolved.
     depth: int = attrs.field(default=1024, validator=_positive)

@@ -43,7 +43,6 @@ class RecipeWriter:
         self._literal = bytearray()
         self._records = bytearray()
         self._payloads = 0
-        self._runs: dict[int, list[Run]] = {}
         if out is not None:
             out.write(MAGIC)
 
@@ -72,7 +71,6 @@ class RecipeWriter:
             self._end_literal()
             self._records += RUNS.pack(b"R", len(name), size, len(runs)) + name
             self._records += b"".join(RUN.pack(*run) for run in runs)
-            self._runs[self._payloads] = [(start, length) for start, length, _ in runs]
         return self._payloads
 
     @property
@@ -80,9 +78,8 @@ class RecipeWriter:
         """Whether there is an output at all."""
         return self._out is not None
 
-    def save(self, payload: int, content: BinaryIO) -> None:
-        """Keep the content of a payload whose file is about to go away."""
-        runs = self._runs.get(payload)
+    def save(self, payload: int, content: BinaryIO, runs: list[Run] | None) -> None:
+        """Keep the content of a payload whose file is about to go away: all of it, or in runs."""
         if runs is None:
             while data := content.read(CHUNK):
                 self._block(b"S", payload, data)

@@ -27,175 +27,63 @@ from __future__ import annotations
 
 import errno
 import os
-from array import array
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from ..entry import Entry, Kind, join
 from ..errors import ArchiveError
 from ..tree import MAX_SYMLINKS, Tree
+from .directories import UNKNOWN, Directory, Node, Scratch
 from .limits import Limits
 
 _MAX_NAME = 255
 _MEMO = 4096
-#: Entries after which a directory that nothing was put into is packed, and one that all are.
-_QUIET = 16_384
-_CROWDED = 32_768
-#: Packs of one directory; names in one up to which it is searched from its beginning.
-_MOST_PACKS = 32
-_SEARCHED = 256
-
-
-class _Pack:
-    """Names and numbers in a fifth of the memory, to be looked up without being unpacked."""
-
-    __slots__ = ("_hashes", "_names", "_numbers", "_starts", "_whose")
-
-    def __init__(self, nodes: dict[str, int]) -> None:
-        encoded = [_encoded(name) for name in nodes]
-        #: With a NUL before and after each.
-        self._names = b"\0".join([b"", *encoded, b""])
-        self._numbers = _smallest(nodes.values())
-        # Hashes of the names in their order, whose they are, and where each name begins; a pack
-        # that is searched as fast as that has none.
-        self._hashes = array("q")
-        if len(nodes) > _SEARCHED:
-            hashes = [hash(name) for name in nodes]
-            whose = sorted(range(len(hashes)), key=hashes.__getitem__)
-            self._hashes = array("q", [hashes[index] for index in whose])
-            self._whose = _smallest(whose)
-            self._starts = _smallest(accumulate((len(name) + 1 for name in encoded), initial=0))
-
-    def get(self, name: str) -> int | None:
-        wanted = b"\0%b\0" % _encoded(name)
-        if not self._hashes:
-            at = self._names.find(wanted)
-            return None if at < 0 else self._numbers[self._names.count(b"\0", 0, at)]
-        hashed = hash(name)
-        at = bisect_left(self._hashes, hashed)
-        while at < len(self._hashes) and self._hashes[at] == hashed:
-            index = self._whose[at]
-            if self._names.startswith(wanted, self._starts[index]):
-                return self._numbers[index]
-            at += 1
-        return None
-
-    def unpacked(self) -> dict[str, Node]:
-        names = self._names[1:-1].decode("utf-8", "surrogateescape").split("\0")
-        return dict(zip(names, self._numbers, strict=True))
-
-
-def _smallest(numbers: Iterable[int]) -> array[int]:
-    """Return an array of the smallest type that holds such numbers."""
-    found = list(numbers)
-    most = max(found, default=0)
-    return array("H" if most < 1 << 16 else "I" if most < 1 << 32 else "Q", found)
-
-
-def _encoded(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
-
-
-class Directory:
-    """A directory of the merged view that this layer brought or wrote into."""
-
-    __slots__ = ("_children", "_packs", "filled", "left", "lower", "own", "path")
-
-    def __init__(self, path: str, *, own: bool, lower: bool | None) -> None:
-        self.path = path
-        self._children: dict[str, Node] = {}
-        #: What isn't among those, later packs first.
-        self._packs: list[_Pack] = []
-        #: When it was left for another directory, in entries of the layer, and when it began to
-        #: fill since it was packed.
-        self.left = 0
-        self.filled = 0
-        #: This layer has an entry for it.
-        self.own = own
-        #: What the parent has at this path shows through. None: nobody had to know yet.
-        self.lower = lower
-
-    @property
-    def children(self) -> dict[str, Node]:
-        """What it holds, by name, for who wants all of it."""
-        if self._packs:
-            found: dict[str, Node] = {}
-            for pack in reversed(self._packs):
-                found.update(pack.unpacked())
-            found.update(self._children)
-            self._children = found
-            self._packs = []
-        return self._children
-
-    def get(self, name: str, default: object = None) -> object:
-        """Return what has this name here, or ``default``."""
-        found: object = self._children.get(name, _UNKNOWN)
-        if found is not _UNKNOWN:
-            return found
-        for pack in self._packs:
-            number = pack.get(name)
-            if number is not None:
-                return number
-        return default
-
-    def put(self, name: str, node: Node) -> None:
-        """Give a name another meaning."""
-        self._children[name] = node
-
-    def clear(self) -> None:
-        """Forget all names."""
-        self._children = {}
-        self._packs = []
-
-    def pack(self) -> None:
-        """Keep what it holds in a quarter of the memory."""
-        children = self.children if len(self._packs) >= _MOST_PACKS else self._children
-        numbers = {name: node for name, node in children.items() if isinstance(node, int)}
-        if numbers:
-            self._packs.insert(0, _Pack(numbers))
-            self._children = {
-                name: node for name, node in children.items() if not isinstance(node, int)
-            }
-
-
-#: What is known of a name. A string is a link's target; a number the payload that is the file's
-#: content, 0 for objects without one; None: the layer removed what the parent has. Kept this
-#: small because a layer may have a million of them.
-Node = Directory | str | int | None
-
-_UNKNOWN = object()
+#: Characters of them.
+_MEMO_TEXT = 1 << 20
 
 
 class View:
     """The merged tree, as far as one layer has got."""
 
-    def __init__(self, parent: Tree | None, limits: Limits, make: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        parent: Tree | None,
+        limits: Limits,
+        make: Callable[[str], None],
+        scratch: str | None = None,
+    ) -> None:
+        """``scratch``: the directory for what takes too much memory."""
         self._parent = parent
         self._limits = limits
         self._make = make
-        self.root = Directory("", own=False, lower=parent is not None)
+        self.scratch = Scratch(scratch)
+        self.root = Directory(self.scratch, "", own=False, lower=parent is not None)
         self._memo: dict[str, Directory] = {}
         self._links: set[str] = set()
-        self._puts = 0
-        self._here = self.root
-        #: Directories in the order in which they were left, and when.
-        self._left: deque[tuple[int, Directory]] = deque()
+        self._memo_text = 0
+
+    def settle(self) -> None:
+        """To be called between two entries: no ``Directory`` but the root counts behind it."""
+        if self.scratch.is_due:
+            self._forget()
+            self.scratch.spill(self.root)
+
+    def close(self) -> None:
+        """Let go of what is on disk. Closing twice is fine."""
+        self.scratch.close()
 
     # -- looking ------------------------------------------------------------------------------
 
     def look(self, directory: Directory, name: str) -> Node:
         """Say what has this name; None: nothing."""
-        known = directory.get(name, _UNKNOWN)
-        if known is not _UNKNOWN:
+        known = directory.get(name, UNKNOWN)
+        if known is not UNKNOWN:
             return cast("Node", known)
         entry = self._stat_lower(directory, name)
         if entry is None:
             return None
         if entry.kind is Kind.DIRECTORY:
-            node = Directory(entry.path, own=False, lower=True)
+            node = Directory(self.scratch, entry.path, own=False, lower=True)
             directory.put(name, node)
             return node
         return entry.target if entry.kind is Kind.SYMLINK else 0
@@ -261,18 +149,20 @@ class View:
             if links > MAX_SYMLINKS:
                 raise ArchiveError(f"layer tar goes through {name!r}: {os.strerror(errno.ELOOP)}")
             self._links.add(path)
+            self._memo_text += len(path)
             if node.startswith("/"):
                 del trail[1:]
             todo.extend(node.split("/")[::-1])
-        if len(self._memo) >= _MEMO:
+        if len(self._memo) >= _MEMO or self._memo_text >= _MEMO_TEXT:
             self._forget()
         self._memo[name] = trail[-1]
+        self._memo_text += len(name)
         return trail[-1]
 
     def _make_directory(self, above: Directory, name: str) -> Directory:
         path = self.path(above, name)
         self._make(path)
-        node = Directory(path, own=True, lower=False)
+        node = Directory(self.scratch, path, own=True, lower=False)
         above.put(name, node)
         return node
 
@@ -297,35 +187,17 @@ class View:
         if type(directory.get(name)) is Directory or path in self._links:
             self._forget()
         directory.put(name, node)
-        self._puts += 1
-        if directory is not self._here:
-            self._leave(directory)
-        elif self._puts - directory.filled > _CROWDED:
-            directory.pack()
-            directory.filled = self._puts
-
-    def _leave(self, directory: Directory) -> None:
-        """Go on in ``directory``; pack those that nobody came back to for long."""
-        left = self._left
-        self._here.left = self._puts
-        left.append((self._puts, self._here))
-        self._here = directory
-        directory.filled = self._puts
-        while left[0][0] < self._puts - _QUIET:
-            when, old = left.popleft()
-            if old.left == when and old is not directory:
-                old.pack()
 
     def put_directory(self, directory: Directory, name: str, path: str) -> None:
         """Note that this layer has a directory at ``path``; one over another keeps its content."""
-        old = directory.get(name, _UNKNOWN)
+        old = directory.get(name, UNKNOWN)
         if isinstance(old, Directory):
             old.own = True
             return
         if path in self._links:
             self._forget()
-        lower = None if old is _UNKNOWN and directory.lower is not False else False
-        directory.put(name, Directory(path, own=True, lower=lower))
+        lower = None if old is UNKNOWN and directory.lower is not False else False
+        directory.put(name, Directory(self.scratch, path, own=True, lower=lower))
 
     def replaced(
         self, directory: Directory, name: str, path: str, kind: Kind
@@ -339,7 +211,7 @@ class View:
             todo = [old]
             while todo:
                 below = todo.pop()
-                for child, node in below.children.items():
+                for child, node in below.items():
                     if isinstance(node, Directory):
                         todo.append(node)
                     elif isinstance(node, int) and node:
@@ -348,13 +220,14 @@ class View:
     def _forget(self) -> None:
         self._memo.clear()
         self._links.clear()
+        self._memo_text = 0
 
     # -- whiteouts ----------------------------------------------------------------------------
 
     def whiteout(self, directory: Directory, name: str) -> Iterator[Entry]:
         """Remove what the parent layers have at one name; nothing if they have nothing."""
-        old = directory.get(name, _UNKNOWN)
-        if old is _UNKNOWN:
+        old = directory.get(name, UNKNOWN)
+        if old is UNKNOWN:
             if self._stat_lower(directory, name) is not None:
                 yield self._remove(directory, name)
         elif isinstance(old, Directory):
@@ -386,10 +259,10 @@ class View:
             directory = todo.pop()
             if self._parent is not None and self._shows(directory):
                 for entry in self._parent.scandir(directory.path):
-                    old = directory.get(entry.name, _UNKNOWN)
+                    old = directory.get(entry.name, UNKNOWN)
                     if isinstance(old, Directory) and self._is_ours(old):
                         todo.append(old)
-                    elif old is _UNKNOWN or isinstance(old, Directory):
+                    elif old is UNKNOWN or isinstance(old, Directory):
                         yield self._remove(directory, entry.name)
                 directory.lower = False
 
@@ -399,7 +272,7 @@ class View:
     def _has_content(self, top: Directory) -> bool:
         todo = [top]
         while todo:
-            for node in todo.pop().children.values():
+            for _, node in todo.pop().items():  # noqa: PERF102  # no dictionary
                 if isinstance(node, Directory) and not node.own:
                     todo.append(node)
                 elif node is not None:

@@ -186,7 +186,14 @@ def _copy_in(shed: Shed, source: str, name: str, path: str, archive: bool, follo
     def run() -> None:
         with container.tree(writable=True) as tree:
             if source == STANDARD:
-                unpack_tar(sys.stdin.buffer, tree, path, limits=shed.limits, archive=archive)
+                unpack_tar(
+                    sys.stdin.buffer,
+                    tree,
+                    path,
+                    limits=shed.limits,
+                    archive=archive,
+                    scratch=str(shed.home.temporary),
+                )
             else:
                 copy_in(tree, source, path, archive=archive, follow=follow, warn=warn)
 

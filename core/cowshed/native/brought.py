@@ -12,18 +12,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .sqlite import Connection
+    from ..sqlite import Connection
 
 #: Files in dictionaries, of some 500 bytes each.
 _RECENT = 32_768
 _SCHEMA = (
-    "PRAGMA journal_mode=OFF",
-    "PRAGMA synchronous=OFF",
-    "PRAGMA locking_mode=EXCLUSIVE",
-    "PRAGMA cache_size=-4096",
     "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER NOT NULL, key BLOB) WITHOUT ROWID",
     "CREATE TABLE keys (key BLOB PRIMARY KEY, path BLOB NOT NULL) WITHOUT ROWID",
-    "BEGIN",
 )
 
 
@@ -102,7 +97,7 @@ class Brought:
     def keyed(self) -> Iterator[tuple[str, str]]:
         """Yield path and key of each file that has one; nothing is to be changed meanwhile."""
         if self._database is not None:
-            from .sqlite import translated
+            from ..sqlite import translated
 
             with translated(self._path):
                 for path, key in self._database.execute(
@@ -128,7 +123,7 @@ class Brought:
             self._database = None
 
     def _spill(self) -> None:
-        from .sqlite import translated
+        from ..sqlite import translated
 
         database = self._database or self._open()
         with translated(self._path):
@@ -147,22 +142,7 @@ class Brought:
         self._paths.clear()
 
     def _open(self) -> Connection:
-        import sqlite3
+        from ..sqlite import nameless
 
-        from .sqlite import Connection
-
-        os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        try:
-            database = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, factory=Connection
-            )
-            try:
-                for statement in _SCHEMA:
-                    database.execute(statement)
-            except BaseException:
-                database.close()
-                raise
-        finally:
-            os.unlink(self._path)
-        self._database = database
-        return database
+        self._database = nameless(self._path, *_SCHEMA)
+        return self._database

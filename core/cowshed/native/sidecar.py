@@ -21,7 +21,7 @@ from .records import Record as Record
 from .records import Records
 
 if TYPE_CHECKING:
-    from .sqlite import Connection
+    from ..sqlite import Connection
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS names ("
@@ -67,7 +67,7 @@ class Sidecar(Records):
         import sqlite3
         from urllib.parse import quote
 
-        from .sqlite import Connection
+        from ..sqlite import Connection
 
         database: Connection
         if self._use == "sealed" or _read_only(self.path):
@@ -292,7 +292,7 @@ class Sidecar(Records):
             return
         import sqlite3
 
-        from .sqlite import Connection, translated
+        from ..sqlite import Connection, translated
 
         assert self._database is not None
         target = sqlite3.connect(path, isolation_level=None, factory=Connection)

@@ -17,6 +17,7 @@ from .brought import Brought
 from .flushing import Flusher
 from .records import Record
 from .syscalls import write_sparse
+from .times import Times
 from .view import NativeView
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDWR
@@ -45,7 +46,7 @@ class NativeStage(Stage):
         self.flusher = Flusher(view.disk) if durable else None
         self._done = False
         #: mtimes that directories are to have in the end.
-        self._times: dict[str, int] = {}
+        self._times = Times(view.home)
         self.brought = Brought(view.home)
 
     # -- entries --------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class NativeStage(Stage):
         elif entry.kind is Kind.DIRECTORY:
             os.mkdir(name, 0o700, dir_fd=fd)
             self._settle(entry, fd, name, Record())
-            self._times[entry.path] = entry.mtime_ns
+            self._times.put(entry.path, entry.mtime_ns)
         else:
             record = Record()
             if entry.kind is Kind.SYMLINK:
@@ -147,12 +148,12 @@ class NativeStage(Stage):
             if xattr not in entry.xattrs:
                 remove_xattr(fd, name, xattr, record)
         self._settle(entry, fd, name, record)
-        self._times[entry.path] = entry.mtime_ns
+        self._times.put(entry.path, entry.mtime_ns)
 
     def _keep_time(self, directory: str) -> None:
         if directory not in self._times:
             fd = self.view.directories.fd(directory)
-            self._times[directory] = os.fstat(fd).st_mtime_ns
+            self._times.put(directory, os.fstat(fd).st_mtime_ns)
 
     # -- removing -------------------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class NativeStage(Stage):
             os.rmdir(name, dir_fd=fd)
             self.view.directories.forget(found.path)
             self.view.sidecar.drop(found.path)
-            self._times.pop(found.path, None)
+            self._times.drop(found.path)
 
     def _remove_name(self, path: str) -> None:
         fd, name = self.view.directories.at(path)
@@ -196,7 +197,7 @@ class NativeStage(Stage):
             self.flusher.finish()
         self.view.close_view()
         apparent = self.brought.bytes
-        self.brought.close()
+        self._close()
         self._publish(layer, apparent)
         self._done = True
         self._throw_away()
@@ -207,9 +208,13 @@ class NativeStage(Stage):
     def discard(self) -> None:
         if not self._done:
             self._done = True
-            self.brought.close()
+            self._close()
             self.view.close_view()
             self._throw_away()
+
+    def _close(self) -> None:
+        self._times.close()
+        self.brought.close()
 
     def _check(self) -> None:
         if self._done:

@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import stat as stat_module
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
 from cowshed.native.cloning import copy_object
@@ -111,14 +111,14 @@ class Objects:
             return False
         return True
 
-    def add(self, key: str, fd: int, name: str, *, alone: bool) -> None:
+    def add(self, key: str, fd: int, name: str, *, is_shared: Callable[[], bool]) -> None:
         """Name a durable new file as object. If somebody else was faster, theirs takes its place,
-        unless ``alone`` is False: a file with several names in its tree stays as it is."""
+        unless ``is_shared``: a file with several names in its tree stays as it is."""
         try:
             self._name(key, fd, name)
             return
         except FileExistsError:
-            if not alone:
+            if is_shared():
                 return
         if os.stat(name, dir_fd=fd, follow_symlinks=False).st_nlink > 1:
             # Files of the stage share it already: both are objects of that key.

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 from cowshed.entry import Entry, Kind
@@ -132,10 +133,9 @@ class FarmStage(NativeStage):
         if self.flusher is not None:
             self.flusher.finish()
             syncfs(self.view.disk)
-        groups = self.view.sidecar.groups()
         for path, key in self.brought.keyed():
             fd, name = self.view.directories.at(path)
-            self._objects.add(key, fd, name, alone=path not in groups)
+            self._objects.add(key, fd, name, is_shared=partial(self.view.sidecar.shared, path))
 
 
 def _write_hashing(descriptor: int, content: BinaryIO, hashed: Hash) -> None:

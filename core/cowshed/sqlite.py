@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import CorruptError
+from .errors import CorruptError
 
 #: The low byte is the kind of failure (sqlite.org/rescode.html).
 _ERRNO = {
@@ -20,6 +20,12 @@ _ERRNO = {
     sqlite3.SQLITE_BUSY: errno.EBUSY,
     sqlite3.SQLITE_LOCKED: errno.EBUSY,
 }
+_NAMELESS = (
+    "PRAGMA journal_mode=OFF",
+    "PRAGMA synchronous=OFF",
+    "PRAGMA locking_mode=EXCLUSIVE",
+    "PRAGMA cache_size=-4096",
+)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -70,3 +76,22 @@ class Connection(sqlite3.Connection):
         """Run one statement and return all its rows."""
         with translated(self.path):
             return super().execute(*arguments).fetchall()
+
+
+def nameless(path: str, *schema: str) -> Connection:
+    """Return a database of this process alone, in one transaction that never ends: it holds what
+    would take too much memory. Its file is made at ``path`` and has no name any more."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
+        database = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, factory=Connection
+        )
+        try:
+            for statement in (*_NAMELESS, *schema, "BEGIN"):
+                database.execute(statement)
+        except BaseException:
+            database.close()
+            raise
+    finally:
+        os.unlink(path)
+    return database
