@@ -41,6 +41,10 @@ RESERVE = 1 << 18
 #: Kept always, it would make a store of as many files of 600 bytes a sixth larger.
 LOW = 1 << 30
 
+#: Bytes of a file up to which its pages may stay in a process's memory.
+_SMALL = 16 << 20
+_MADV_DONTNEED = 4
+
 # One environment must not be opened twice in a process: its locks would break.
 _open: dict[str, _Shared] = {}
 _guard = threading.Lock()
@@ -86,13 +90,43 @@ class _Shared:
         )
         self.databases: Databases = {}
         self.page = self.env.stat()["psize"]
+        #: Held while it is used or changes where the file is mapped.
+        self._map = threading.Lock()
+        #: From and to, once somebody asked.
+        self._mapped: tuple[int, int] | None = None
 
     def begin(self, *, write: bool = False) -> Txn:
         try:
             return self.env.begin(write=write)
         except lmdb.MapResizedError:  # another process has grown the map
-            self.env.set_mapsize(0)
+            self.resize(0)
             return self.env.begin(write=write)
+
+    def resize(self, size: int) -> None:
+        """Map so many bytes of the file, or with 0 as many as others do."""
+        with self._map:
+            self._mapped = None
+            self.env.set_mapsize(size)
+
+    def close(self) -> None:
+        with self._map:
+            self._mapped = 0, 0
+            self.env.close()
+
+    def trim(self) -> None:
+        """Take a large file's pages out of this process, which the kernel counts as its memory:
+        16 of them for each that is looked at. They stay in the system's cache."""
+        if os.stat(self.file).st_size <= _SMALL:
+            return
+        import ctypes
+
+        with self._map:
+            if self._mapped is None:
+                self._mapped = _mapped(self.file)
+            start, end = self._mapped
+            if end > start:
+                libc = ctypes.CDLL(None, use_errno=True)
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
     def start(self, names: list[bytes], opened: Callable[[Txn, Databases], None] | None) -> None:
         """Open the databases in one transaction, made if need be, and let ``opened`` look."""
@@ -190,7 +224,7 @@ class Environment:
                 key = os.path.realpath(self._path)
                 if _open.get(key) is shared:
                     del _open[key]
-                shared.env.close()
+                shared.close()
 
     # -- transactions -------------------------------------------------------------------------
 
@@ -257,7 +291,7 @@ class Environment:
                     self._sync(shared)
                     return result
                 except lmdb.MapFullError:
-                    shared.env.set_mapsize(shared.env.info()["map_size"] * 2)
+                    shared.resize(shared.env.info()["map_size"] * 2)
         except lmdb.Error as error:
             shared.look_after()
             raise self._translated(error) from error
@@ -275,6 +309,10 @@ class Environment:
             self._writing(shared).abort()
         except lmdb.Error as error:
             raise self._translated(error) from error
+
+    def trim(self) -> None:
+        """Keep what was looked at out of this process's memory. For who looks at very much."""
+        self._current().trim()
 
     # -- plumbing -----------------------------------------------------------------------------
 
@@ -304,12 +342,12 @@ class Environment:
         shared = _open.get(key)
         if shared is not None and shared.pid != os.getpid():
             # In a child close() only forgets: the binding leaves the parent's locks alone.
-            shared.env.close()
+            shared.close()
             shared = None
         if shared is not None and shared.broken:
             # What others of this process are reading just now ends with an error.
             del _open[key]
-            shared.env.close()
+            shared.close()
             shared = None
         if shared is not None:
             if self._opened is not None:
@@ -325,7 +363,7 @@ class Environment:
         try:
             shared.start(self._names, self._opened)
         except BaseException:
-            shared.env.close()
+            shared.close()
             raise
         if new and sync:
             sync_directory(self._path)  # LMDB syncs the file, not its name
@@ -358,6 +396,23 @@ class Environment:
         if any(sign in message for sign in ("No space left", "quota exceeded", "File too large")):
             return True
         return "Input/output" in message and _free(self._path) < RESERVE
+
+
+def _mapped(file: Path) -> tuple[int, int]:
+    """Return where this process has mapped a file (proc_pid_maps(5)); two equal numbers: nobody
+    can say. The device that stands there is another than stat(2)'s on btrfs."""
+    inode = b"%d" % os.stat(file).st_ino
+    end_of_line = os.fsencode(f"/{file.name}")
+    found: list[bytes] = []
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            fields = line.split(maxsplit=5)
+            if fields[4] == inode and line.rstrip(b"\n").endswith(end_of_line):
+                found.append(fields[0])
+    if len(found) != 1:
+        return 0, 0
+    start, end = found[0].split(b"-")
+    return int(start, 16), int(end, 16)
 
 
 def _free(path: Path) -> int:

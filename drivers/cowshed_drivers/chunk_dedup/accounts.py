@@ -52,7 +52,7 @@ def _pair(store: Store, id: str) -> tuple[Owner, tuple[Owner, Owner] | None]:
 
 def _dropped(store: Store, number: int, snapshot: Owner, other: Owner) -> int:
     """Return the bytes that only the snapshot owns and ``other`` no longer has in its tree."""
-    counts = Tally()
+    counts = Tally(store.staging)
     Comparison(store.nodes, snapshot.root, other.root, counts=counts).drain()
     index = store.index
     prefix = NUMBER.pack(number)

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from cowshed.entry import Change, ChangeKind, Entry, Kind
 
-from . import links
 from .compare import Comparison
 from .content import Content
+from .links import Seen, differing
 from .node import Root
 from .nodes import Nodes
 from .record import (
@@ -56,13 +56,11 @@ def changes(nodes: Nodes, old_digest: bytes, new_digest: bytes) -> Iterator[Chan
 def brought(found: Iterable[Change]) -> int:
     """Return the content of the files in changes, in bytes, a file of several names once."""
     total = 0
-    seen: set[int] = set()
+    seen = Seen()
     for change in found:
         entry = change.entry
-        if entry.kind is Kind.FILE and entry.inode not in seen:
+        if entry.kind is Kind.FILE and (not entry.inode or seen.add(entry.inode)):
             total += entry.size
-            if entry.inode:
-                seen.add(entry.inode)
     return total
 
 
@@ -107,19 +105,12 @@ def _relinked(nodes: Nodes, old: Root, new: Root) -> frozenset[str]:
     """Return the equal files whose names aren't those that they had, as far as those are equal."""
     if old.links == new.links:
         return frozenset()
-    before = _rows(nodes, old)
-    after = _rows(nodes, new)
-    paths = {path for row in set(before.values()) ^ set(after.values()) for path in row}
-    equal: set[str] = set()
-    for path in paths:
-        one, other = nodes.find(old.record, path), nodes.find(new.record, path)
-        if (
-            one is not None
-            and other is not None
-            and one[0] != DIRECTORY != other[0]
-            and equal_objects(nodes, one, other)
-        ):
-            equal.add(path)
+    before: dict[str, set[str]] = {}
+    after: dict[str, set[str]] = {}
+    for rows in differing(nodes, old.links, new.links):
+        for row, known in zip(rows, (before, after), strict=True):
+            known.update((path, row) for path in row if _is_equal(nodes, old, new, path))
+    equal = before.keys() | after.keys()
     return frozenset(
         path
         for path in equal
@@ -127,11 +118,12 @@ def _relinked(nodes: Nodes, old: Root, new: Root) -> frozenset[str]:
     )
 
 
-def _rows(nodes: Nodes, root: Root) -> dict[str, frozenset[str]]:
-    """Return all names of each file with several, by each of them."""
-    rows: dict[str, frozenset[str]] = {}
-    for names in links.load(nodes, root.links).values():
-        row = frozenset(names)
-        for name in row:
-            rows[name] = row
-    return rows
+def _is_equal(nodes: Nodes, old: Root, new: Root, path: str) -> bool:
+    """Say whether two trees have equal objects at ``path``, but directories."""
+    one, other = nodes.find(old.record, path), nodes.find(new.record, path)
+    return (
+        one is not None
+        and other is not None
+        and one[0] != DIRECTORY != other[0]
+        and equal_objects(nodes, one, other)
+    )

@@ -13,7 +13,7 @@ from .ledger import DIGESTS_PER_ROW, Ledger
 from .store import Store
 
 #: Objects that one transaction takes: at most 4 KiB of changed pages for each.
-TAKEN_AT_ONCE = 128 * DIGESTS_PER_ROW
+TAKEN_AT_ONCE = 32 * DIGESTS_PER_ROW
 
 
 class Claim:

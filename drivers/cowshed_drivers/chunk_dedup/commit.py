@@ -318,7 +318,7 @@ def _merge(store: Store, txn: Txn, ledger: Ledger, number: int, snapshot: Owner)
     heir_number = snapshot.dependants_xor
     heir = index.owner(txn, heir_number)
     base_root = index.owner(txn, snapshot.base).root if snapshot.base else EMPTY_ROOT_DIGEST
-    counts = Tally()
+    counts = Tally(store.staging)
     try:
         Comparison(store.nodes, base_root, heir.root, counts=counts).drain()
     except DamagedError:

@@ -45,6 +45,9 @@ LAYER, CONTAINER, SNAPSHOT, CLAIM = 1, 2, 3, 4
 #: What users know of: the others are snapshots and claims.
 NAMED = (LAYER, CONTAINER)
 
+#: Rows after which those looked at are better let go of: the kernel maps 64 KiB for each.
+TRIM_AFTER = 128
+
 #: Stands before IDs that aren't 64 hex digits, so that their keys are longer than 32 bytes.
 _TEXT_MARK = b"=" * 33
 
@@ -140,6 +143,7 @@ class Index:
         self._path = path
         #: False lets the system write when it likes.
         self.durable = durable
+        self._lookups = 0
         self._environment = Environment(
             path,
             _DATABASES,
@@ -169,7 +173,14 @@ class Index:
 
     def lookup(self, digest: bytes) -> bytes | None:
         """Return an object's row (``OBJECT``), or None."""
+        self._lookups += 1
+        if not self._lookups % TRIM_AFTER:
+            self.trim()
         return self._environment.get(b"objects", digest)
+
+    def trim(self) -> None:
+        """Keep the rows that were looked at out of this process's memory."""
+        self._environment.trim()
 
     def settle(self) -> None:
         """Make sure that the next reader sees everything that was ever committed."""

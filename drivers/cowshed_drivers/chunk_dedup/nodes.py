@@ -23,7 +23,7 @@ from .node import (
     page_extent,
 )
 from .pack import DamagedError
-from .record import DIRECTORY, Record, payload
+from .record import DIRECTORY, Record, payload, weight
 
 #: Entries kept decoded, about 400 bytes each.
 _ENTRIES = 40_000
@@ -232,10 +232,14 @@ class Nodes:
         cache = self._cache
         with cache.guard:
             if digest not in cache.pages:
-                cache.entries += len(entries)
+                cache.entries += _weight(entries)
             cache.pages[digest] = entries
             while cache.entries > cache.most and len(cache.pages) > 1:
-                cache.entries -= len(cache.pages.popitem(last=False)[1])
+                cache.entries -= _weight(cache.pages.popitem(last=False)[1])
+
+
+def _weight(entries: Entries) -> int:
+    return sum(map(weight, entries.values()))
 
 
 def _decode(data: bytes) -> Entries:

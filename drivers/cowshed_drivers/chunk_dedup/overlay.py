@@ -13,11 +13,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cowshed.entry import Entry, Kind, parent_of
 
-from . import links
+from .links import Table
 from .node import Entries, Listing, Root, put_directory, put_large_directory
 from .nodes import Nodes
 from .record import (
@@ -28,12 +29,15 @@ from .record import (
     from_entry,
     inode_of,
     payload,
+    weight,
     with_payload,
 )
 from .runs import Runs
 
 NAME_MAX = 255
 
+#: Names of a file up to which each record always says how many there are.
+_MANY_NAMES = 16
 #: New entries, of some 300 bytes each, before folders are better unloaded.
 _FRESH_MAX = 32_768
 #: Entries of one folder that are better written to a file.
@@ -111,6 +115,7 @@ class Overlay:
         """``spilling``: where to write entries of very large directories meanwhile."""
         self._nodes = nodes
         self._spilling = spilling
+        self._table: Table | None = None
         self.reset(root)
 
     def reset(self, root: bytes) -> None:
@@ -119,8 +124,9 @@ class Overlay:
         self._root = self._nodes.root(root)
         self.record = self._root.record
         self._top: Folder | None = None
-        self._links: dict[int, set[str]] | None = None
-        self._links_changed = False
+        self._close_table()
+        #: Files of very many names, whose records don't say how many.
+        self._uncounted: set[int] = set()
         self._next_inode = self._root.next_inode
         self._recent: tuple[str, Folder] | None = None
         self._fresh = 0
@@ -212,8 +218,7 @@ class Overlay:
             return
         inode = inode_of(record)
         for name in self.names(inode) if inode else (path,):
-            directory, _, last = name.rpartition("/")
-            self.own(directory).put(last, record)
+            self._put(name, record)
 
     def touch(self, path: str, mtime_ns: int) -> None:
         """Set the modification time of directory ``path``."""
@@ -224,17 +229,18 @@ class Overlay:
         directory, _, name = path.rpartition("/")
         check_name(name, path)
         self.own(directory).put(name, record)
-        self._fresh += 1
+        self._fresh += weight(record)
 
     def delete(self, path: str) -> None:
         """Take away ``path`` and everything below it."""
         directory, _, name = path.rpartition("/")
         folder = self.own(directory)
         record = folder.entries.pop(name)
-        folder.folders.pop(name, None)
+        below = folder.folders.pop(name, None)
         if record[0] == DIRECTORY:
             self._recent = None
-            self._drop_links_below(path)
+            if below.entries if below is not None else payload(record):
+                self._drop_links_below(path)
         elif record[1] & LINKED:
             self._drop_link(path, record)
 
@@ -263,23 +269,21 @@ class Overlay:
         if record[0] == DIRECTORY:
             self._rename_links_below(source, destination)
         elif record[1] & LINKED:
-            names = self.names(inode_of(record))
-            names.discard(source)
-            names.add(destination)
-            self._links_changed = True
+            inode = inode_of(record)
+            self.table.put(inode, self.names(inode) - {source} | {destination})
 
     # -- hard links ---------------------------------------------------------------------------
 
     @property
-    def table(self) -> dict[int, set[str]]:
+    def table(self) -> Table:
         """The names of every file that has several."""
-        if self._links is None:
-            self._links = links.load(self._nodes, self._root.links)
-        return self._links
+        if self._table is None:
+            self._table = Table(self._nodes, self._root.links, self._spilling)
+        return self._table
 
     def names(self, inode: int) -> set[str]:
-        """Return every path of a file with several names."""
-        return self.table[inode]
+        """Return every path of a file with several names; not to be changed."""
+        return self.table.names(inode)
 
     def link(self, existing: str, path: str) -> None:
         """Make ``path``, where nothing is, another name of ``existing``."""
@@ -287,57 +291,65 @@ class Overlay:
         self.own(parent_of(path))
         record = self.get(existing)
         inode = inode_of(record)
-        if not inode:
+        if inode:
+            names = self.table.add(inode, path)
+        else:
             inode = self._next_inode
             self._next_inode += 1
-            self.table[inode] = {existing}
-        names = self.names(inode)
-        names.add(path)
-        self._links_changed = True
-        self.replace(existing, change(record, inode=inode, links=len(names)))
+            names = {existing, path}
+            self.table.put(inode, names)
+        record = change(record, inode=inode, links=len(names))
+        if len(names) > _MANY_NAMES and self._spilling is not None:
+            # Nobody asks a stage how many there are: it is said once, in the end.
+            self._uncounted.add(inode)
+            self.changed = True
+            self._put(path, record)
+        else:
+            self.replace(existing, record)
+
+    def _put(self, path: str, record: Record) -> None:
+        directory, _, name = path.rpartition("/")
+        self.own(directory).put(name, record)
+
+    def _settle_row(self, inode: int, names: set[str]) -> None:
+        """Say which names are left of a file, in the table and in their records."""
+        if names:
+            record = change(self.get(min(names)), inode=inode, links=len(names))
+            for name in names:
+                self._put(name, record)
+        self.table.put(inode, names)
 
     def _drop_link(self, path: str, record: Record) -> None:
         """Account for ``path``, already gone from its directory, being no name any more."""
         inode = inode_of(record)
-        names = self.names(inode)
-        names.discard(path)
-        self._links_changed = True
-        rest = change(record, inode=inode, links=len(names))
-        for name in names:
-            directory, _, last = name.rpartition("/")
-            self.own(directory).put(last, rest)
-        if len(names) <= 1:
-            del self.table[inode]
+        self._settle_row(inode, self.names(inode) - {path})
 
     def _drop_links_below(self, path: str) -> None:
-        if not self.table:
-            return
         prefix = f"{path}/" if path else ""
-        for inode, names in list(self.table.items()):
-            gone = {name for name in names if name.startswith(prefix)}
-            if not gone:
-                continue
-            self._links_changed = True
-            rest = names - gone
-            if rest:
-                record = change(self.get(min(rest)), inode=inode, links=len(rest))
-                for name in rest:
-                    directory, _, last = name.rpartition("/")
-                    self.own(directory).put(last, record)
-            if len(rest) <= 1:
-                del self.table[inode]
-            else:
-                self.table[inode] = rest
+        for inode, names in self.table.below(prefix):
+            self._settle_row(inode, {name for name in names if not name.startswith(prefix)})
 
     def _rename_links_below(self, source: str, destination: str) -> None:
         prefix = f"{source}/"
-        for inode, names in list(self.table.items()):
-            if any(name.startswith(prefix) for name in names):
-                self._links_changed = True
-                self.table[inode] = {
+        for inode, names in self.table.below(prefix):
+            self.table.put(
+                inode,
+                {
                     destination + name[len(source) :] if name.startswith(prefix) else name
                     for name in names
-                }
+                },
+            )
+
+    def _count_names(self) -> None:
+        for inode in self._uncounted:
+            with suppress(KeyError):  # all but one may be gone
+                self._settle_row(inode, self.names(inode))
+        self._uncounted.clear()
+
+    def _close_table(self) -> None:
+        table, self._table = self._table, None
+        if table is not None:
+            table.close()
 
     # -- a stream's entries -------------------------------------------------------------------
 
@@ -379,7 +391,7 @@ class Overlay:
         elif record is not None:
             folder = self.own(directory)
             folder.put(name, record)
-            self._fresh += 1
+            self._fresh += weight(record)
             if self._fresh >= _FRESH_MAX and self._spilling is not None:
                 self._fresh = max(0, self._fresh - folder.spill(self._spilling, _SPILL_AT))
 
@@ -395,10 +407,9 @@ class Overlay:
         """Write every loaded folder and the root as objects; return the new root's digest."""
         if not self.changed:
             return self.base
+        self._count_names()
         self.unload(put, all_of_them=True)
-        table = self._root.links
-        if self._links_changed:
-            table = links.store(self.table, put)
+        table = self._root.links if self._table is None else self._table.store(put)
         return put(Root(self.record, table, self._next_inode).encode())
 
     @property
@@ -442,6 +453,7 @@ class Overlay:
 
     def close(self) -> None:
         """Let go of files. What is loaded is lost."""
+        self._close_table()
         folders = [] if self._top is None else [self._top]
         for folder in folders:
             folder.close()

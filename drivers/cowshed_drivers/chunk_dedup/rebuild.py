@@ -78,7 +78,7 @@ def _owners(store: Store, notes: dict[str, tuple[Note, int]]) -> list[str]:
                 continue
             waiting.remove(item)
             base = (0, EMPTY_ROOT_DIGEST) if note.parent is None else restored[note.parent]
-            counts = Tally()
+            counts = Tally(store.staging)
             try:
                 comparison = Comparison(store.nodes, base[1], note.root, counts=counts)
                 apparent = _apparent(comparison)

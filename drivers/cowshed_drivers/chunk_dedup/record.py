@@ -48,6 +48,15 @@ _WIDE_BYTES = 16
 DROPPED_XATTRS = frozenset({"security.selinux"})
 
 
+#: Bytes of a tail that count as much as everything else.
+_LONG = 256
+
+
+def weight(record: Record) -> int:
+    """Return how much memory a record takes, in units of some 300 bytes."""
+    return 1 + len(record[7]) // _LONG
+
+
 def split(record: Record) -> tuple[int, int, int, Mapping[str, bytes], bytes]:
     """Return a record's (inode, links, mtime_ns, xattrs, payload)."""
     flags, mtime, tail = record[1], record[5], record[7]

@@ -15,6 +15,7 @@ from .commit import parent_of, seal_layer
 from .compare import Comparison
 from .content import hold_stream
 from .index import LAYER
+from .links import Seen
 from .node import EMPTY_ROOT_DIGEST
 from .overlay import Overlay
 from .pack import DamagedError, Note
@@ -34,11 +35,13 @@ class ChunkStage(Stage):
         with store.index.read() as txn:
             self._owner, self._parent_root = parent_of(store, txn, parent)
         writer = Writer(store)
+        store.staging_begins()
         self._writer: Writer | None = writer
         self._nodes = store.nodes.through(writer.get)
         try:
             self._overlay = Overlay(self._nodes, self._parent_root, store.staging)
         except DamagedError as error:
+            store.staging_ends()
             writer.close(keep=False)
             raise self._explained(error, parent or "") from error
 
@@ -105,6 +108,7 @@ class ChunkStage(Stage):
         sweep(self._store)
 
     def _close(self, writer: Writer, *, keep: bool) -> None:
+        self._store.staging_ends()
         self._overlay.close()
         writer.close(keep=keep)
         if writer.entered and not keep:
@@ -112,7 +116,7 @@ class ChunkStage(Stage):
 
     def _seal(self, writer: Writer, layer: str) -> bool:
         root = self._overlay.encode(writer.put_node)
-        counts = Tally()
+        counts = Tally(self._store.staging)
         differences = Comparison(self._nodes, self._parent_root, root, counts=counts)
         if self._parent_root == EMPTY_ROOT_DIGEST:
             apparent = self._all_of(differences)
@@ -139,13 +143,12 @@ class ChunkStage(Stage):
     def _all_of(differences: Comparison) -> int:
         """Return the content of all files of a layer without parent, in bytes."""
         total = 0
-        seen: set[int] = {0}
+        seen = Seen()
         for _, _, record in differences:
             if record is not None and record[0] == FILE:
                 inode = inode_of(record)
-                if not inode or inode not in seen:
+                if not inode or seen.add(inode):
                     total += record[6]
-                    seen.add(inode)
         return total
 
     def discard(self) -> None:

@@ -34,6 +34,8 @@ Place: TypeAlias = tuple[int, int, int, int, int]
 _OPEN_PACKS = 64
 #: Decoded entries that a frugal process keeps.
 _FRUGAL_ENTRIES = 4_000
+#: Bytes of unpacked frames kept while something is staged.
+_STAGING = 8 << 20
 
 #: Held shared by whoever stages or commits, exclusively by whoever deletes packs.
 WRITERS = "writers"
@@ -57,6 +59,7 @@ class Store:
         self._group_bytes = 0
         self._cache_size = options.cache_size
         self._spill: Spill | None = None
+        self._stages = 0
         self._files: OrderedDict[int, int] = OrderedDict()
         self._pid = os.getpid()
         self._guard = threading.RLock()
@@ -75,6 +78,17 @@ class Store:
                 self._spill = Spill(self.staging, self.options.group_size + CHUNK_MAX)
                 self._cache_size = 0
                 self.nodes.keep(_FRUGAL_ENTRIES)
+
+    def staging_begins(self) -> None:
+        """Keep few unpacked frames until as many stages have ended: a stage reads directories
+        again that it wrote, one after the other."""
+        with self._guard:
+            self._stages += 1
+
+    def staging_ends(self) -> None:
+        """Keep as many unpacked frames as before."""
+        with self._guard:
+            self._stages -= 1
 
     # -- locks --------------------------------------------------------------------------------
 
@@ -176,7 +190,8 @@ class Store:
             if self._spill is not None:
                 self._spill.write(key, raw)
             self._group_bytes += len(raw)
-            while self._group_bytes > self._cache_size and len(self._groups) > 1:
+            most = min(self._cache_size, _STAGING) if self._stages else self._cache_size
+            while self._group_bytes > most and len(self._groups) > 1:
                 self._group_bytes -= len(self._groups.popitem(last=False)[1])
             return raw
 

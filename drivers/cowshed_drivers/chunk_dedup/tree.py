@@ -190,7 +190,7 @@ class WriteTree(EditTree):
             if not self._handles:  # else what open files wrote stays with the writer
                 self._finish(writer, old, keep=False)
             return
-        counts = Tally()
+        counts = Tally(self._store.staging)
         differences = Comparison(self._nodes, old, new, counts=counts)
         apparent = self._apparent(differences, self._nodes.root(new).links)
         serial = time.time_ns()

@@ -151,7 +151,7 @@ def _accounts(store: Store, id: str) -> Iterator[str]:
 def _missing_edges(
     store: Store, owner: Owner, base: bytes, edges: dict[bytes, int]
 ) -> Iterator[str]:
-    counts = Tally()
+    counts = Tally(store.staging)
     try:
         Comparison(store.nodes, base, owner.root, counts=counts).drain()
     except DamagedError as error:

@@ -45,7 +45,10 @@ _NODES_APART = 256 << 10
 
 #: Places kept in memory, and pages that their rows change in one transaction, at most 4 KiB each,
 #: before the index takes them.
-_PLACES_MAX = 16_384
+_PLACES_MAX = 4_096
+
+#: Bytes that an object takes besides its own while it waits.
+_OBJECT = 512
 
 #: Sorts nodes behind every file.
 _NODES = "\U0010ffff"
@@ -135,7 +138,8 @@ class Writer:
         self._pending[digest] = data
         self._order.append((order, digest))
         self._pending_bytes += len(data)
-        if self._pending_bytes >= self._store.options.window_size:
+        waiting = self._pending_bytes + len(self._pending) * _OBJECT
+        if waiting >= self._store.options.window_size:
             self.flush()
 
     def get(self, digest: bytes) -> bytes | None:

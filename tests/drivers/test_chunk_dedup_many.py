@@ -1,0 +1,282 @@
+"""chunk-dedup's tables of very many rows: exact when they go to disk, and never all in memory."""
+
+from __future__ import annotations
+
+import io
+import random
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cowshed.driver import ChangeKind
+from cowshed.entry import Entry, Kind
+from cowshed_drivers.chunk_dedup import links, tally
+from cowshed_drivers.chunk_dedup.driver import ChunkDedup
+from cowshed_drivers.chunk_dedup.links import Seen, Table, differing
+from cowshed_drivers.chunk_dedup.node import NO_DIGEST, digest_of
+from cowshed_drivers.chunk_dedup.nodes import Nodes
+from cowshed_drivers.chunk_dedup.overlay import Folder
+from cowshed_drivers.chunk_dedup.tally import Tally
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[ChunkDedup]:
+    with ChunkDedup(tmp_path) as driver:
+        driver.durable = False
+        yield driver
+
+
+class Objects:
+    """Objects in a dictionary."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, bytes] = {}
+
+    def put(self, data: bytes) -> bytes:
+        digest = digest_of(data)
+        self.held[digest] = data
+        return digest
+
+    @property
+    def nodes(self) -> Nodes:
+        return Nodes(self.held.__getitem__)
+
+
+def change(table: Table, model: dict[int, set[str]], chance: random.Random) -> None:
+    number = chance.randrange(400)
+    names = {f"d{chance.randrange(9)}/\udcff{n}" for n in chance.sample(range(2000), 3)}
+    match chance.randrange(4):
+        case 0:
+            table.put(number, {"only/one"})
+            model.pop(number, None)
+        case 1 if number in model:
+            name = f"d{chance.randrange(9)}/new-{chance.random()}"
+            model[number].add(name)
+            assert table.add(number, name) == model[number]
+        case _:
+            table.put(number, names)
+            model[number] = set(names)
+
+
+def test_a_table_is_what_a_dictionary_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(11)
+    objects = Objects()
+    stored = NO_DIGEST
+    model: dict[int, set[str]] = {}
+    for most in (10_000, 50, 50, 3):
+        monkeypatch.setattr(links, "_NEAR", most)
+        table = Table(objects.nodes, stored, tmp_path)
+        before = {number: set(names) for number, names in model.items()}
+        for _ in range(700):
+            change(table, model, chance)
+            number = chance.randrange(400)
+            if number in model:
+                assert table.names(number) == model[number]
+            else:
+                with pytest.raises(KeyError):
+                    table.names(number)
+        assert dict(table.below("d3/")) == {
+            number: names
+            for number, names in model.items()
+            if any(name.startswith("d3/") for name in names)
+        }
+        new = table.store(objects.put)
+        table.close()
+        whole = Table(objects.nodes, NO_DIGEST, None)
+        for number, names in model.items():
+            whole.put(number, names)
+        assert whole.store(objects.put) == new, "the same table has the same digest"
+        pairs = list(differing(objects.nodes, stored, new))
+        assert sorted(map(sorted, (b for _, b in pairs if b))) == sorted(
+            sorted(names) for number, names in model.items() if before.get(number) != names
+        )
+        assert sorted(map(sorted, (a for a, _ in pairs if a))) == sorted(
+            sorted(names) for number, names in before.items() if model.get(number) != names
+        )
+        stored = new
+    assert not list(tmp_path.iterdir()), "its file has no name"
+    assert Table(objects.nodes, stored, None).store(objects.put) == stored
+    empty = Table(objects.nodes, stored, None)
+    for number in model:
+        empty.put(number, ())
+    assert empty.store(objects.put) == NO_DIGEST
+
+
+def test_a_table_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_NEAR", 3000)
+    table = Table(Objects().nodes, NO_DIGEST, tmp_path)
+    taken: list[int] = []
+    tracemalloc.start()
+    try:
+        for number in range(1, 20_001):
+            table.put(number, {f"some/directory/name-{number}", f"other/name-{number}"})
+            if number % 10_000 == 0:
+                taken.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+        table.close()
+    assert taken[1] - taken[0] < 10_000 * 50, "500 bytes a row in memory"
+
+
+def test_a_tally_is_what_a_counter_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "_MOST", 2000)
+    chance = random.Random(13)
+    digests = [digest_of(b"%d" % number) for number in range(300)]
+    counts = Tally(tmp_path)
+    model: Counter[bytes] = Counter()
+    for _ in range(5000):
+        digest, by = chance.choice(digests), chance.choice((1, 1, -1, 3, -2, 1000, -999))
+        counts.add(digest, by)
+        model[digest] += by
+    expected = sorted((digest, count) for digest, count in model.items() if count)
+    assert list(counts.items()) == expected
+    assert list(counts.gained()) == [digest for digest, count in expected if count > 0]
+    assert not list(tmp_path.iterdir()), "its file has no name"
+
+
+def test_a_tally_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "_MOST", 100_000)
+    counts = Tally(tmp_path)
+    taken: list[int] = []
+    tracemalloc.start()
+    try:
+        for number in range(40_001):
+            counts.add(digest_of(b"%d" % number), 1)
+            if number and number % 20_000 == 0:
+                taken.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert taken[1] - taken[0] < 20_000 * 20, "32 bytes each in memory"
+    assert len(list(counts.items())) == 40_001
+
+
+def test_who_only_reads_a_store_counts_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "_MOST", 100)
+
+    def refuse(self: Tally) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Tally, "_open", refuse)
+    counts = Tally(tmp_path)
+    digests = sorted(digest_of(b"%d" % number) for number in range(50))
+    for digest in digests:
+        counts.add(digest, 1)
+    assert [digest for digest, _ in counts.items()] == digests
+
+
+def test_seen_knows_every_number() -> None:
+    seen = Seen()
+    chance = random.Random(17)
+    model: set[int] = set()
+    for _ in range(5000):
+        number = chance.randrange(3000)
+        assert seen.add(number) == (number not in model)
+        model.add(number)
+
+
+def bring(driver: ChunkDedup, layer: str, parent: str | None, *entries: Entry) -> None:
+    with driver.stage(parent) as stage:
+        for entry in entries:
+            content = io.BytesIO(b"same") if entry.kind is Kind.FILE else None
+            stage.add(entry, content)
+        stage.seal(layer)
+
+
+def file(path: str) -> Entry:
+    return Entry(path=path, kind=Kind.FILE, mode=0o644, size=4)
+
+
+def link(path: str, target: str) -> Entry:
+    return Entry(path=path, kind=Kind.HARDLINK, target=target)
+
+
+def directory(path: str) -> Entry:
+    return Entry(path=path, kind=Kind.DIRECTORY, mode=0o755)
+
+
+LAYER, ABOVE = "a" * 64, "b" * 64
+
+
+def test_each_of_very_many_names_says_how_many_there_are(
+    driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it takes a step a name: with the count put right each time, two million for 2,000."""
+    steps = 0
+    put = Folder.put
+
+    def counting(self: Folder, name: str, record: object) -> None:
+        nonlocal steps
+        steps += 1
+        put(self, name, record)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Folder, "put", counting)
+    names = [f"d{number % 7}/{number}" for number in range(2000)]
+    bring(
+        driver,
+        LAYER,
+        None,
+        *(directory(f"d{number}") for number in range(7)),
+        file("first"),
+        *(link(name, "first") for name in names),
+    )
+    assert steps < 2000 * 4
+    with driver.tree(LAYER) as tree:
+        assert {tree.stat(name).links for name in ("first", *names)} == {2001}
+        assert len({tree.stat(name).inode for name in ("first", *names)}) == 1
+    assert driver.usage(LAYER).apparent == 4
+    bring(
+        driver,
+        ABOVE,
+        LAYER,
+        Entry(path="d3", kind=Kind.WHITEOUT),
+        *(link(f"more-{number}", "first") for number in range(100)),
+        Entry(path="d4/4", kind=Kind.WHITEOUT),
+    )
+    gone = {"d4/4", *(name for name in names if name.startswith("d3/"))}
+    with driver.tree(ABOVE) as tree:
+        left = ["first", *(name for name in names if name not in gone)]
+        left += [f"more-{number}" for number in range(100)]
+        assert {tree.stat(name).links for name in left} == {len(left)}
+    assert not list(driver.verify(ABOVE, deep=True))
+
+
+def test_changes_of_a_layer_of_many_pairs(
+    driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "_NEAR", 40)
+    pairs = [(file(f"f{number}"), link(f"l{number}", f"f{number}")) for number in range(600)]
+    bring(driver, LAYER, None, *(entry for pair in pairs for entry in pair))
+    driver.prepare("c" * 64, LAYER)
+    with driver.tree("c" * 64, writable=True) as tree:
+        tree.unlink("l7")
+        tree.unlink("l8")
+        tree.link("f9", "l8")
+        tree.rename("l10", "moved")
+        tree.mkdir("d")
+        tree.rename("l11", "d/l11")
+        tree.rename("d", "e")
+    changed = {
+        change.entry.path: change.kind
+        for change in driver.changes("c" * 64)
+        if change.entry.path != ""
+    }
+    with driver.tree("c" * 64) as tree:
+        assert tree.stat("f7").links == 1
+        assert tree.stat("f8").links == 1
+        assert tree.stat("f9").links == 3
+        assert tree.stat("f10").inode == tree.stat("moved").inode != 0
+        assert tree.stat("f11").inode == tree.stat("e/l11").inode != 0
+    assert changed["l7"] is ChangeKind.DELETED
+    assert changed["l8"] is ChangeKind.MODIFIED
+    assert changed["moved"] is ChangeKind.ADDED
+    assert changed["e/l11"] is ChangeKind.ADDED
+    assert not list(driver.verify("c" * 64, deep=True))
