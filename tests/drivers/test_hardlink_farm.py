@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cowshed.driver import Driver, make_options
 from cowshed.entry import Change, Entry, Kind
-from cowshed.errors import ConfigError
+from cowshed.errors import ConfigError, InUseError
 from cowshed.native.view import NativeView
 from cowshed.testing import DriverConformance
 from cowshed_drivers.hardlink_farm.driver import HardlinkFarm
@@ -127,6 +128,12 @@ def test_removing_a_layer_gives_back_what_no_tree_needs_and_nothing_else(
     assert inode(farm, "layers/l2/rootfs/f") == inode(farm, "layers/l3/rootfs/f")
 
 
+def own_tree(farm: HardlinkFarm, container: str, layer: str) -> None:
+    """Make a container that has a tree of its own already."""
+    farm.prepare(container, layer)
+    farm.tree(container, writable=True).close()
+
+
 def test_a_kill_while_a_full_inode_is_renewed_leaves_its_directory_s_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +152,7 @@ def test_a_kill_while_a_full_inode_is_renewed_leaves_its_directory_s_time(
     if child == 0:
         monkeypatch.setattr(FarmView, "_replace", killed)
         for number in range(8):
-            farm.prepare(f"c{number}", "l1")
+            own_tree(farm, f"c{number}", "l1")
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert farm.tree("l1").stat("d").mtime_ns != 12345
@@ -177,7 +184,8 @@ def test_more_containers_than_links_share_fresh_inodes(tmp_path: Path) -> None:
         farm.durable = False
         seal(farm, "l1", f=b"x", g=b"y")
         for number in range(30):
-            farm.prepare(f"c{number}", "l1")
+            own_tree(farm, f"c{number}", "l1")
+        assert len(list(tmp_path.glob("containers/*/rootfs/f"))) == 30
         assert max(os.stat(path).st_nlink for path in tmp_path.glob("*/*/rootfs/f")) <= 8
         assert len({os.stat(path).st_ino for path in tmp_path.glob("*/*/rootfs/f")}) <= 6
         assert all(not list(farm.changes(f"c{number}")) for number in range(30))
@@ -219,3 +227,100 @@ def test_what_nobody_wrote_in_isnt_compared(
         assert [change.path for change in farm.changes("c")] == ["", "g"]
         farm.fork("c", "d")
         assert [change.path for change in farm.changes("d")] == ["", "g"]
+
+
+def test_a_container_gets_a_tree_when_it_is_opened_for_writing(
+    farm: HardlinkFarm, tmp_path: Path
+) -> None:
+    seal(farm, "l1", f=b"1")
+    seal(farm, "l2", g=b"2")
+    before = farm.disk_usage()
+    farm.prepare("c1", "l1")
+    farm.fork("c1", "c2")
+    farm.prepare("other", "l2")
+    assert sorted(os.listdir(tmp_path / "containers/c1")) == ["item.json", "untouched"]
+    assert sorted(os.listdir(tmp_path / "containers/c2")) == ["item.json", "untouched"]
+    reader = farm.tree("c1")
+    assert reader.read_bytes("f") == b"1"
+    assert farm.usage("c1").apparent == 0
+    assert list(farm.verify("c1", deep=True)) == []
+    assert farm.disk_usage() - before < 64 << 10
+    with farm.tree("c1", writable=True) as tree:
+        tree.write_bytes("f", b"new")
+    assert {"item.json", "rootfs"} <= (there := set(os.listdir(tmp_path / "containers/c1")))
+    assert "untouched" not in there
+    assert reader.read_bytes("f") == b"1", "it shows what it showed when it was opened"
+    reader.close()
+    assert farm.tree("c1").read_bytes("f") == b"new"
+    assert farm.tree("c2").read_bytes("f") == b"1"
+    assert farm.tree("l1").read_bytes("f") == b"1"
+    with pytest.raises(InUseError):
+        farm.remove("l1")
+    farm.remove("c1")
+    with pytest.raises(InUseError):
+        farm.remove("l1")
+    farm.remove("c2")
+    farm.remove("l1")
+    assert [item.id for item in farm.items()] == ["l2", "other"]
+
+
+@pytest.mark.parametrize("step", ["sidecar.db", "rootfs", "untouched"])
+def test_a_kill_while_a_container_gets_its_tree_loses_nothing(
+    farm: HardlinkFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with farm.stage(None) as stage:
+        stage.add(Entry(path="f", kind=Kind.FILE, mode=0o644, size=1), io.BytesIO(b"1"))
+        stage.add(Entry(path="g", kind=Kind.HARDLINK, target="f"))  # which takes a sidecar
+        stage.seal("l1")
+    farm.prepare("c", "l1")
+    child = os.fork()
+    if child == 0:
+        for name in ("rename", "unlink"):
+            really = getattr(os, name)
+
+            def killed(path: str, *rest: str, really: Callable[..., None] = really) -> None:
+                really(path, *rest)
+                if str(path).endswith(f"/{step}"):
+                    os._exit(9)
+
+            monkeypatch.setattr(os, name, killed)
+        farm.tree("c", writable=True)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    farm.recover()
+    assert list(farm.verify("c", deep=True)) == []
+    assert list(farm.changes("c")) == []
+    assert farm.tree("c").read_bytes("g") == b"1"
+    with farm.tree("c", writable=True) as tree:
+        assert tree.stat("f").links == 2
+        tree.write_bytes("g", b"2")
+    assert farm.tree("c").read_bytes("f") == b"2"
+    assert [change.path for change in farm.changes("c")] == ["f", "g"]
+    assert list(farm.verify("c", deep=True)) == []
+    assert os.listdir(tmp_path / "staging") == []
+
+
+def test_writers_that_come_at_once_get_one_tree(farm: HardlinkFarm, tmp_path: Path) -> None:
+    seal(farm, "l1", **{f"f{number}": b"%d" % number for number in range(200)})
+    farm.prepare("c", "l1")
+    children: list[int] = []
+    for number in range(8):
+        child = os.fork()
+        if child == 0:
+            with HardlinkFarm(tmp_path) as own, own.tree("c", writable=True) as tree:
+                tree.write_bytes(f"new-{number}", b"new")
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [change.path for change in farm.changes("c")] == [
+        "",
+        *(f"new-{number}" for number in range(8)),
+    ]
+
+
+def test_a_tree_that_went_is_found_missing(farm: HardlinkFarm, tmp_path: Path) -> None:
+    seal(farm, "l1", f=b"1")
+    own_tree(farm, "c", "l1")
+    shutil.rmtree(tmp_path / "containers/c/rootfs")
+    assert [problem.what for problem in farm.verify("c")] == ["its directory rootfs is missing"]

@@ -2,8 +2,9 @@
 
     ROOT/objects/ab/KEY            an inode, by the hash of its content and metadata (``objects``)
     ROOT/layers/ID/rootfs/         a directory tree of links
-    ROOT/containers/ID/rootfs/     the same; links break on first write (``tree``)
-    ROOT/containers/ID/untouched   it is there until somebody opens the container for writing
+    ROOT/containers/ID/untouched   it has no tree yet, and shows its layer's
+    ROOT/containers/ID/rootfs/     one of links, once somebody opened it for writing; they break on
+                                   first write (``tree``)
     ROOT/…/ID/aside/               files on their way into rootfs
     …                              the rest is common to native stores (see ``native.store``)
 
@@ -18,8 +19,10 @@ Nothing protects an inode from a user who may write to it by a path around us; p
 image's and have to stay, and an immutable flag would forbid linking. ROOT's mode 0700 keeps others
 out, and ``verify(deep=True)`` hashes every file against its object's key.
 
-To compare a container with its layer takes a second for 25,000 files. Nobody but a tree of ours
-writes in one, so of a container that none was opened in it is known that nothing has changed.
+To link 25,000 files takes a second, and so does comparing them with their layer's. Nobody but a
+tree of ours writes in a container, and processes get an overlay on the layer's files. So a
+container's tree is made when it is first opened for writing: in staging, then its sidecar and its
+rootfs are renamed into place, then ``untouched`` goes. What has that is its layer.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from cowshed.native.store import NativeDriver
 from cowshed.native.syscalls import sync_directory
 from cowshed.native.tree import NativeTree
 from cowshed.native.usage import own_inodes
-from cowshed.native.view import ROOTFS, NativeView
+from cowshed.native.view import ROOTFS, SIDECAR, NativeView
 from cowshed.native.workspace import Workspace
 
 from .cloning import Linker
@@ -92,24 +95,74 @@ class HardlinkFarm(NativeDriver):
 
     def prepare(self, container: str, parent: str | None) -> None:
         with self.begin(parent, container) as workspace:
-            self.lay(workspace.home, parent)
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            os.close(os.open(f"{workspace.home}/{UNTOUCHED}", flags, 0o600))
+            if parent is None:
+                self.lay(workspace.home, None)
+            else:
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                os.close(os.open(f"{workspace.home}/{UNTOUCHED}", flags, 0o600))
             self.publish_container(workspace, container, parent)
+
+    def fork(self, container: str, new: str) -> None:
+        item = self.item(container, Held.CONTAINER)
+        if self._is_untouched(item):
+            self.prepare(new, item.parent)
+        else:
+            super().fork(container, new)
+
+    def _is_untouched(self, item: Item) -> bool:
+        return item.held is Held.CONTAINER and os.path.lexists(f"{self.home(item)}/{UNTOUCHED}")
+
+    def _shown(self, item: Item) -> Item:
+        """Return what has the tree of ``item``: itself, or the layer that it stands on."""
+        if item.parent is None or not self._is_untouched(item):
+            return item
+        if os.path.lexists(f"{self.home(item)}/{ROOTFS}"):
+            return item  # from before trees were made that late, or being made
+        return Item(id=item.parent, held=Held.LAYER, parent=None)
+
+    def _touch_first(self, item: Item) -> None:
+        """Give a container a tree of its own, durably, before anything is written there."""
+        if not self._is_untouched(item):
+            return
+        home = self.home(item)
+        with self.locks.acquire(f"lay:{item.id}"):
+            if not self._is_untouched(item):
+                return  # another was first
+            if not os.path.lexists(f"{home}/{ROOTFS}"):
+                with self.begin(item.parent) as workspace:
+                    self.lay(workspace.home, item.parent)
+                    if self.durable:
+                        workspace.sync()
+                    for name in (SIDECAR, ROOTFS):
+                        with suppress(FileNotFoundError):  # few layers have a sidecar
+                            os.rename(f"{workspace.home}/{name}", f"{home}/{name}")
+                if self.durable:
+                    sync_directory(home)
+            os.unlink(f"{home}/{UNTOUCHED}")
+            if self.durable:
+                sync_directory(home)
+
+    def view(self, item: Item) -> NativeView:
+        return super().view(self._shown(item))
 
     def open_tree(
         self, item: Item, *, writable: bool, let_go: Callable[[], None] | None
     ) -> NativeTree:
         if writable:
-            home = self.home(item)
-            with suppress(FileNotFoundError):
-                os.unlink(f"{home}/{UNTOUCHED}")
-                if self.durable:  # before anything that is written can be
-                    sync_directory(home)
-        return super().open_tree(item, writable=writable, let_go=let_go)
+            self._touch_first(item)
+        return super().open_tree(
+            item if writable else self._shown(item), writable=writable, let_go=let_go
+        )
+
+    def verify(self, id: str, *, deep: bool = False) -> Iterator[Problem]:
+        item = self.item(id)
+        if self._shown(item) == item:
+            yield from super().verify(id, deep=deep)
+        elif item.parent is not None and not self.exists(Held.LAYER, item.parent):
+            yield Problem(id=id, path="", what=f"its parent layer {item.parent} is missing")
 
     def changes_of(self, item: Item) -> Iterator[Change]:
-        if os.path.lexists(f"{self.home(item)}/{UNTOUCHED}"):
+        if self._is_untouched(item):
             return iter(())
         return super().changes_of(item)
 

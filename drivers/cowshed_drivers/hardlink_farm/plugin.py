@@ -20,9 +20,11 @@ def _load() -> Callable[[Path, Any], Driver]:
 
 SPEC = DriverSpec(
     name="hardlink-farm",
-    summary="equal files are stored once; containers are trees of links that break on write",
+    summary="equal files are stored once; a container gets its tree of links when it is written to",
     load=_load,
-    capabilities=frozenset({Capability.UNPRIVILEGED, Capability.SHARES_INODES}),
+    capabilities=frozenset(
+        {Capability.UNPRIVILEGED, Capability.INSTANT_PREPARE, Capability.SHARES_INODES}
+    ),
     options=FarmOptions,
 )
 
