@@ -131,13 +131,15 @@ class Container:
         input: bytes | None = None,
         capture: bool = False,
         timeout: float | None = None,
+        discard: bool = False,
         **how: Unpack[How],
     ) -> Ended:
         """Run its image's command, or ``command``, as its first process, and wait for the end.
 
         Streams are ours, standard input is empty or ``input``; with ``capture`` output is returned.
-        After ``timeout`` seconds it is killed. ``how``: see ``How``. Whatever it ends with is in
-        ``status``, as a shell says it.
+        After ``timeout`` seconds it is killed. ``discard`` is for a container that is removed next:
+        what is written may be lost, which saves the time to keep it. ``how``: see ``How``. Whatever
+        it ends with is in ``status``, as a shell says it.
 
         Raises:
             InUseError: it runs already; ``exec`` starts one more process in it.
@@ -151,7 +153,7 @@ class Container:
         return self._shed.operate(
             "run",
             {"container": self.id, "command": tuple(command)},
-            lambda: self._shed.running.run(self, options, streams),
+            lambda: self._shed.running.run(self, options, streams, discard=discard),
         )
 
     def exec(

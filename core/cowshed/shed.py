@@ -425,7 +425,9 @@ class Shed(Closing):
         """Run a process in a new container on ``image``, and remove that; see ``Container.run``."""
         container = self.create(image, name, driver=driver)
         try:
-            return container.run(command, input=input, capture=capture, timeout=timeout, **how)
+            return container.run(
+                command, input=input, capture=capture, timeout=timeout, discard=remove, **how
+            )
         finally:
             if remove:
                 container.remove(force=True)

@@ -557,7 +557,8 @@ def test_a_shed_on_an_overlay_says_what_to_do_and_leaves_nothing(tmp_path: Path)
             with shed.create("small").mounted() as path:
                 assert (path / "file").read_bytes() == b"content"
     finally:
-        subprocess.run(["umount", merged], check=True)
+        # A server that was told to end may take a moment to let go of it.
+        wait_for(lambda: not subprocess.run(["umount", merged], check=False).returncode)
 
 
 def test_a_machine_without_fuse_is_told_what_to_do(

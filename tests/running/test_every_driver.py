@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cowshed import Container, Shed
 from cowshed.errors import DriverError, InUseError
+from cowshed.mounting import absorbing
 
 from .helpers import as_root, letters, sh
 
@@ -90,6 +92,37 @@ def test_what_a_process_did_is_the_containers_and_the_next_one_starts_clean(stab
             "huge:x:99999999999:0::/:/bin/sh",
         ]
         assert letters(fresh) == []
+
+
+def test_what_a_container_wrote_that_goes_next_isnt_kept_for_nothing(
+    stable: Shed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    really = absorbing.absorb
+
+    def absorb(home: Path, *rest: Any, **more: Any) -> None:
+        kept.append(home.name)
+        really(home, *rest, **more)
+
+    monkeypatch.setattr(absorbing, "absorb", absorb)
+    script = ["sh", "-c", "echo new > /tmp/new; rm -r /var; echo done"]
+    assert stable.run("tools", script, capture=True).stdout == b"done\n"
+    assert kept == []
+    ended = stable.run("tools", script, capture=True, name="stays", remove=False)
+    container = stable.container("stays")
+    try:
+        assert ended.stdout == b"done\n"
+        assert letters(container) == ["C /tmp", "A /tmp/new", "D /var"]
+    finally:
+        container.remove(force=True)
+
+
+def test_others_that_use_a_container_keep_what_was_written(stable: Shed) -> None:
+    with created(stable) as container:
+        with container.mounted() as path:
+            container.run(["sh", "-c", "echo new > /tmp/new"], discard=True)
+            assert (path / "tmp/new").read_text() == "new\n"
+        assert letters(container) == ["C /tmp", "A /tmp/new"]
 
 
 def test_device_nodes_of_an_image_open_nothing(stable: Shed) -> None:

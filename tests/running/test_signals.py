@@ -33,9 +33,9 @@ def test_a_second_one_doesnt_cut_the_clearing_up_short(
     def choose(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def interrupt(*arguments: Any) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        leave(*arguments)
+        leave(*arguments, **options)
 
     monkeypatch.setattr(Runs, "_choose", choose)
     monkeypatch.setattr(Mounts, "_leave", interrupt)

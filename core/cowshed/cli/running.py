@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -193,7 +194,8 @@ def run_command(
             with signals.held():
                 container = shed.create(image, name)
             signals.deliver()
-            return _operate(session, "run", container, options, _streams(interactive), signals)
+            streams = _streams(interactive)
+            return _operate(session, "run", container, options, streams, signals, discard=rm)
         finally:
             signals.over()
             if rm and container is not None:
@@ -238,9 +240,11 @@ def _operate(
     options: Options,
     streams: Streams,
     signals: Signals,
+    *,
+    discard: bool = False,
 ) -> Ended:
     running = session.shed.running
-    act = running.run if verb == "run" else running.exec
+    act = partial(running.run, discard=discard) if verb == "run" else running.exec
     return session.shed.operate(
         verb,
         {"container": container.id, "command": options.command},

@@ -119,8 +119,11 @@ class Mounts:
                     alone.release()
 
     @contextmanager
-    def mounted(self, container: ContainerRecord, *, read_only: bool) -> Generator[Path]:
-        """See ``Container.mounted``."""
+    def mounted(
+        self, container: ContainerRecord, *, read_only: bool, discard: bool = False
+    ) -> Generator[Path]:
+        """See ``Container.mounted``. ``discard``: the last one out needn't tell the driver what was
+        written, as the container goes next."""
         with self._changing(container.id):
             record = self._living(container.id)
             if record is None:
@@ -132,9 +135,9 @@ class Mounts:
         try:
             yield Path(record.path)
         finally:
-            self._leave(container, using)
+            self._leave(container, using, discard=discard)
 
-    def _leave(self, container: ContainerRecord, using: Lock) -> None:
+    def _leave(self, container: ContainerRecord, using: Lock, *, discard: bool) -> None:
         with self._changing(container.id):
             using.release()
             record = self.registry.read(container.id)
@@ -147,7 +150,10 @@ class Mounts:
                 return
             with alone:
                 self._take_down(record, self._state(record))
-                self._clear(container.id, record)
+                if discard:
+                    self._forget(record)
+                else:
+                    self._clear(container.id, record)
 
     def _make(
         self,

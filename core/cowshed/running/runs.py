@@ -54,12 +54,16 @@ class Runs:
         options: Options,
         streams: Streams,
         signals: Signals | None = None,
+        *,
+        discard: bool = False,
     ) -> Ended:
-        """Run a container's first process until it ends."""
+        """Run a container's first process until it ends. ``discard``: what it wrote goes with it,
+        as the container is to be removed."""
         with self._alone(container):
             self._settle(container.record)
             self._require_kept(container)
-            with container.mounted() as path:
+            mounting = self._shed.mounting
+            with mounting.mounted(container.record, read_only=False, discard=discard) as path:
                 try:
                     return self._run(container, options, streams, signals, str(path))
                 finally:
