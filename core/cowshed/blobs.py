@@ -76,9 +76,7 @@ class BlobStore:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise LimitExceededError(f"blob {digest}", limit)
-        hasher = Digest.parse(digest).hasher()
-        hasher.update(data)
-        if hasher.hexdigest() != Digest.parse(digest).hex:
+        if not Digest.parse(digest).is_of(data):
             raise CorruptError(f"blob {digest}", "its bytes don't match its digest")
         return data
 
