@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -109,22 +109,23 @@ class _Shared:
             self.env.set_mapsize(size)
 
     def close(self) -> None:
-        with self._map:
+        """Let go. In a forked child, where another thread may have held the lock, without it."""
+        with nullcontext() if self.pid != os.getpid() else self._map:
             self._mapped = 0, 0
             self.env.close()
 
     def trim(self) -> None:
         """Take a large file's pages out of this process, which the kernel counts as its memory:
         16 of them for each that is looked at. They stay in the system's cache."""
-        if os.stat(self.file).st_size <= _SMALL:
-            return
-        import ctypes
-
-        with self._map:
+        with suppress(OSError), self._map:  # without /proc they stay
+            if os.stat(self.file).st_size <= _SMALL:
+                return
             if self._mapped is None:
                 self._mapped = _mapped(self.file)
             start, end = self._mapped
             if end > start:
+                import ctypes
+
                 libc = ctypes.CDLL(None, use_errno=True)
                 libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 

@@ -266,3 +266,74 @@ def test_a_newer_index_is_refused_by_each_who_opens_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"format {FORMAT + 1}"):
         second.lookup(b"x")
     second.close()
+
+
+def mapped_in_memory(file: Path) -> int:
+    """Return how much of a mapped file this process has in memory (proc_pid_smaps(5))."""
+    total = 0
+    here = False
+    with open("/proc/self/smaps", encoding="utf-8") as lines:
+        for line in lines:
+            if line.split()[0].count("-") == 1 and not line.startswith("Vm"):
+                here = line.rstrip("\n").endswith(str(file))
+            elif here and line.startswith("Rss:"):
+                total += int(line.split()[1]) << 10
+    return total
+
+
+def read_all(environment: Environment) -> int:
+    with environment.read() as txn, txn.cursor(db=environment.databases[b"rows"]) as cursor:
+        return sum(len(value) for _, value in cursor)
+
+
+def test_what_was_looked_at_can_be_let_go_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_module, "_SMALL", 1 << 20)
+    environment = open_environment(path, durable=lambda: False, map_size=8 << 20)
+    put(environment, b"small", b"x")
+    assert read_all(environment) == 1
+    environment.trim()
+    assert mapped_in_memory(path / "data.mdb") > 0, "of a small file there is nothing to gain"
+
+    def fill(txn: lmdb.Transaction[bytes]) -> None:
+        for number in range(16):
+            txn.put(b"%d" % number, bytes(1 << 20), db=environment.databases[b"rows"])
+
+    environment.commit(fill)  # which takes a larger map
+    for _ in range(2):
+        assert read_all(environment) == (16 << 20) + 1
+        assert mapped_in_memory(path / "data.mdb") > 15 << 20
+        environment.trim()
+        assert mapped_in_memory(path / "data.mdb") < 1 << 20
+    with environment.write() as txn:
+        txn.put(b"more", b"y", db=environment.databases[b"rows"])
+        environment.trim()
+        assert txn.get(b"more", db=environment.databases[b"rows"]) == b"y"
+    assert read_all(environment) == (16 << 20) + 2
+
+    def child() -> None:
+        assert read_all(environment) == (16 << 20) + 2
+        environment.trim()
+        assert mapped_in_memory(path / "data.mdb") < 1 << 20
+
+    assert in_child(child) == 0
+
+    def nowhere(file: Path) -> tuple[int, int]:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/self/maps")
+
+    monkeypatch.setattr(environment_module, "_mapped", nowhere)
+    other = open_environment(path.parent / "other", durable=lambda: False)
+    other.commit(lambda txn: txn.put(b"big", bytes(4 << 20), db=other.databases[b"rows"]))
+    other.trim()
+    assert read_all(other) == 4 << 20
+    other.close()
+    environment.close()
+
+
+def test_a_child_closes_what_another_thread_was_using_at_the_fork(path: Path) -> None:
+    environment = open_environment(path)
+    put(environment, b"a", b"b")
+    shared = environment._current()  # pyright: ignore[reportPrivateUsage]
+    with shared._map:  # pyright: ignore[reportPrivateUsage]  # as ``trim`` of another thread
+        assert in_child(lambda: put(environment, b"c", b"d")) == 0
+    assert environment.get(b"rows", b"c") == b"d"
+    environment.close()
