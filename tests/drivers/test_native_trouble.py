@@ -122,6 +122,7 @@ def test_two_names_torn_apart_by_a_kill_are_one_file_again_with_the_next_write(
     )
     for container, name, other in (("c", "a", "b"), ("d", "b", "a")):
         farm.prepare(container, "l")
+        farm.tree(container, writable=True).close()
         view = FarmView(os.path.join(farm.root, "containers", container), farm.hosting, "live")
         os.mkdir(os.path.join(view.home, "aside"))
         with open(os.path.join(view.home, "aside", "copy"), "wb") as file:

@@ -358,6 +358,6 @@ def test_exec_looks_up_users_and_directories_in_the_container_alone(
                 inside = ["sh", "-c", "[ . -ef / ] || [ . -ef /etc ]"]
                 assert box.exec(inside, cwd=directory).status == 0
     finally:
-        assert box.exec(["touch", "/tmp/stop"]).status == 0
+        box.exec(["touch", "/tmp/stop"])  # which the end of the other may kill
         thread.join(60)
     assert ended == [0]

@@ -40,6 +40,8 @@ NAME_MAX = 255
 _MANY_NAMES = 16
 #: New entries, of some 300 bytes each, before folders are better unloaded.
 _FRESH_MAX = 32_768
+#: Entries loaded that count as one that is new.
+_LOADED = 4
 #: Entries of one folder that are better written to a file.
 _SPILL_AT = 16_384
 #: Folders that have a file, before they are better written and loaded again where needed.
@@ -201,6 +203,8 @@ class Overlay:
     def _load(self, digest: bytes) -> Folder:
         listing = self._nodes.directory(digest)
         if isinstance(listing, dict) or self._spilling is None:
+            # A load is cheaper to have than a new entry, and to be done again dearer.
+            self._fresh += len(listing) // _LOADED
             return Folder(dict(listing.items()))
         folder = Folder({})
         for name, record in listing.items():
@@ -340,10 +344,12 @@ class Overlay:
                 },
             )
 
-    def _count_names(self) -> None:
-        for inode in self._uncounted:
+    def _count_names(self, put: Callable[[bytes], bytes]) -> None:
+        for inode in sorted(self._uncounted):  # as they came, so from directory to directory
             with suppress(KeyError):  # all but one may be gone
                 self._settle_row(inode, self.names(inode))
+            if self.is_crowded:
+                self.unload(put)
         self._uncounted.clear()
 
     def _close_table(self) -> None:
@@ -407,7 +413,7 @@ class Overlay:
         """Write every loaded folder and the root as objects; return the new root's digest."""
         if not self.changed:
             return self.base
-        self._count_names()
+        self._count_names(put)
         self.unload(put, all_of_them=True)
         table = self._root.links if self._table is None else self._table.store(put)
         return put(Root(self.record, table, self._next_inode).encode())
