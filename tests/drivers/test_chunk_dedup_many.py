@@ -206,7 +206,7 @@ def directory(path: str) -> Entry:
 LAYER, ABOVE = "a" * 64, "b" * 64
 
 
-@pytest.mark.parametrize("fresh", [32_768, 100], ids=["in memory", "unloaded meanwhile"])
+@pytest.mark.parametrize("fresh", [32_768, 1000], ids=["in memory", "unloaded meanwhile"])
 def test_each_of_very_many_names_says_how_many_there_are(
     driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch, fresh: int
 ) -> None:
