@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .errors import CorruptError
@@ -93,5 +93,6 @@ def nameless(path: str, *schema: str) -> Connection:
             database.close()
             raise
     finally:
-        os.unlink(path)
+        with suppress(FileNotFoundError):  # whoever swept it was faster
+            os.unlink(path)
     return database

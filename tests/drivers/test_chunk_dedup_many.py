@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import random
 import tracemalloc
 from collections import Counter
@@ -157,20 +159,30 @@ def test_a_tally_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list(counts.items())) == 40_001
 
 
-def test_who_only_reads_a_store_counts_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("written", [0, 3])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_where_nothing_can_be_written_it_counts_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, written: int
 ) -> None:
-    monkeypatch.setattr(tally, "_MOST", 100)
+    """Who checks a store on a read-only disk, or removes from one on a full disk."""
+    monkeypatch.setattr(tally, "_MOST", 200)
+    really = os.pwrite
+    left = written
 
-    def refuse(self: Tally) -> int:
-        raise PermissionError(13, "Permission denied")
+    def pwrite(file: int, data: bytes, at: int) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(number, os.strerror(number))
+        left -= 1
+        return really(file, bytes(data)[: 32 * left + 1], at)
 
-    monkeypatch.setattr(Tally, "_open", refuse)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     counts = Tally(tmp_path)
     digests = sorted(digest_of(b"%d" % number) for number in range(50))
     for digest in digests:
-        counts.add(digest, 1)
-    assert [digest for digest, _ in counts.items()] == digests
+        counts.add(digest, 2)
+        counts.add(digest, -1)
+    assert list(counts.items()) == [(digest, 1) for digest in digests]
 
 
 def test_seen_knows_every_number() -> None:

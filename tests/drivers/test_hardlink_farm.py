@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from cowshed.driver import Driver, make_options
 from cowshed.entry import Change, Entry, Kind
-from cowshed.errors import ConfigError, InUseError
+from cowshed.errors import ConfigError, InUseError, NotFoundError
 from cowshed.native.view import NativeView
 from cowshed.testing import DriverConformance
 from cowshed_drivers.hardlink_farm.driver import HardlinkFarm
@@ -317,6 +320,40 @@ def test_writers_that_come_at_once_get_one_tree(farm: HardlinkFarm, tmp_path: Pa
         "",
         *(f"new-{number}" for number in range(8)),
     ]
+
+
+def test_removing_waits_for_a_tree_that_is_being_made(
+    farm: HardlinkFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(farm, "l1", f=b"1")
+    seal(farm, "l2", g=b"2")
+    farm.prepare("c", "l1")
+    laid = threading.Event()
+    really = HardlinkFarm.lay
+
+    def lay(self: HardlinkFarm, home: str, parent: str | None) -> None:
+        really(self, home, parent)
+        laid.set()
+        time.sleep(0.1)
+
+    monkeypatch.setattr(HardlinkFarm, "lay", lay)
+    opened: list[object] = []
+
+    def write() -> None:
+        with suppress(NotFoundError, FileNotFoundError), farm.tree("c", writable=True) as tree:
+            opened.append(tree)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert laid.wait(60)
+    with HardlinkFarm(tmp_path) as other:
+        other.remove("c")
+        other.prepare("c", "l2")
+        assert sorted(os.listdir(tmp_path / "containers/c")) == ["item.json", "untouched"]
+        assert other.tree("c").read_bytes("g") == b"2"
+    writer.join()
+    assert list(farm.verify("c", deep=True)) == []
+    assert os.listdir(tmp_path / "trash") == os.listdir(tmp_path / "staging") == []
 
 
 def test_a_tree_that_went_is_found_missing(farm: HardlinkFarm, tmp_path: Path) -> None:

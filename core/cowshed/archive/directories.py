@@ -77,7 +77,8 @@ class Directory:
             self._scratch.forget(self)
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """Yield all names, and what has them. Nothing is to be changed meanwhile."""
+        """Yield all names, in no certain order, and what has them. Nothing is to be changed
+        meanwhile."""
         if self.number:
             for name, node in self._scratch.items(self):
                 if name not in self.near:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +41,7 @@ _MANY_NAMES = 16
 #: New entries, of some 300 bytes each, before folders are better unloaded.
 _FRESH_MAX = 32_768
 #: Entries loaded that count as one that is new.
-_LOADED = 4
+_LOADED = 8
 #: Entries of one folder that are better written to a file.
 _SPILL_AT = 16_384
 #: Folders that have a file, before they are better written and loaded again where needed.
@@ -74,6 +74,12 @@ class Folder:
     def put(self, name: str, record: Record) -> None:
         """Put an object at ``name``, in place of what is there."""
         self._newer[name] = record
+
+    def items(self) -> Iterator[tuple[str, Record]]:
+        """Yield all that is in it. Of a name that is put meanwhile it may be what was there."""
+        if self._runs is None:
+            return iter([*self._newer.items()])
+        return self._runs.merged(self._newer)
 
     @property
     def is_large(self) -> bool:
@@ -302,6 +308,7 @@ class Overlay:
             self._next_inode += 1
             names = {existing, path}
             self.table.put(inode, names)
+        self._fresh += 1
         record = change(record, inode=inode, links=len(names))
         if len(names) > _MANY_NAMES and self._spilling is not None:
             # Nobody asks a stage how many there are: it is said once, in the end.
@@ -345,12 +352,26 @@ class Overlay:
             )
 
     def _count_names(self, put: Callable[[bytes], bytes]) -> None:
-        for inode in sorted(self._uncounted):  # as they came, so from directory to directory
-            with suppress(KeyError):  # all but one may be gone
-                self._settle_row(inode, self.names(inode))
+        """Say in each record of a file of very many names how many there are, one directory after
+        the other: by files, each would be loaded and written again and again."""
+        counts: dict[int, int] = {}
+        directories: set[str] = set()
+        for inode in self._uncounted:
+            with suppress(KeyError):  # all but one are gone
+                names = self.names(inode)
+                counts[inode] = len(names)
+                directories.update(map(parent_of, names))
+        self._uncounted.clear()
+        for path in sorted(directories):
+            folder = self.own(path)
+            for name, record in folder.items():
+                count = counts.get(inode_of(record))
+                if count is not None:
+                    folder.put(name, change(record, inode=inode_of(record), links=count))
+                    if self._spilling is not None:
+                        folder.spill(self._spilling, _FRESH_MAX)
             if self.is_crowded:
                 self.unload(put)
-        self._uncounted.clear()
 
     def _close_table(self) -> None:
         table, self._table = self._table, None

@@ -35,15 +35,17 @@ class ChunkStage(Stage):
         with store.index.read() as txn:
             self._owner, self._parent_root = parent_of(store, txn, parent)
         writer = Writer(store)
-        store.staging_begins()
         self._writer: Writer | None = writer
         self._nodes = store.nodes.through(writer.get)
         try:
             self._overlay = Overlay(self._nodes, self._parent_root, store.staging)
         except DamagedError as error:
-            store.staging_ends()
             writer.close(keep=False)
             raise self._explained(error, parent or "") from error
+        except BaseException:
+            writer.close(keep=False)
+            raise
+        store.staging_begins()
 
     def _live(self) -> Writer:
         if self._writer is None:

@@ -77,6 +77,7 @@ class Store:
             if self._spill is None:
                 self._spill = Spill(self.staging, self.options.group_size + CHUNK_MAX)
                 self._cache_size = 0
+                self.index.trims = True
                 self.nodes.keep(_FRUGAL_ENTRIES)
 
     def staging_begins(self) -> None:
@@ -84,11 +85,13 @@ class Store:
         again that it wrote, one after the other."""
         with self._guard:
             self._stages += 1
+            self.index.trims = True
 
     def staging_ends(self) -> None:
         """Keep as many unpacked frames as before."""
         with self._guard:
             self._stages -= 1
+            self.index.trims = self._stages > 0 or self._spill is not None
 
     # -- locks --------------------------------------------------------------------------------
 

@@ -16,10 +16,12 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import IO
 
 _SIZE = 32
 #: Bytes of digests in memory.
 _MOST = 2 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 #: Occurrences at once that are better counted than written down.
 _OFTEN = 64
 
@@ -35,7 +37,7 @@ class Tally:
         self._size = 0
         self._most = _MOST
         self._often: Counter[bytes] = Counter()
-        self._file: int | None = None
+        self._file: IO[bytes] | None = None
         #: Where each lot's parts begin: what occurs more often by first byte, then less, the end.
         self._lots: list[list[int]] = []
 
@@ -53,31 +55,31 @@ class Tally:
             self._spill()
 
     def _spill(self) -> None:
-        if self._file is None:
-            try:
-                self._file = self._open()
-            except OSError as error:
-                if error.errno not in (errno.EROFS, errno.EACCES):
-                    raise
-                self._most = sys.maxsize  # who only checks a store needn't be able to write there
-                return
         parts = [*self._more, *self._less]
         at = self._lots[-1][-1] if self._lots else 0
-        self._lots.append(list(accumulate((len(part) for part in parts), initial=at)))
+        lot = list(accumulate((len(part) for part in parts), initial=at))
         data = memoryview(b"".join(parts))
-        while data:
-            written = os.pwrite(self._file, data, at)
-            data, at = data[written:], at + written
+        try:
+            if self._file is None:
+                self._file = self._open()
+            while data:
+                written = os.pwrite(self._file.fileno(), data, at)
+                data, at = data[written:], at + written
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._most = sys.maxsize  # to check a store or to remove from it takes no room there
+            return
+        self._lots.append(lot)
         for part in parts:
             part.clear()
         self._size = 0
 
-    def _open(self) -> int:
+    def _open(self) -> IO[bytes]:
         import tempfile  # with random: 3 ms
 
-        file, name = tempfile.mkstemp(dir=self._directory, prefix="tally-")
-        os.unlink(name)
-        weakref.finalize(self, os.close, file)
+        file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115
+        weakref.finalize(self, file.close)
         return file
 
     def items(self) -> Iterator[tuple[bytes, int]]:
@@ -102,7 +104,7 @@ class Tally:
             for lot in self._lots:
                 start, end = lot[number : number + 2]
                 if end > start:
-                    yield os.pread(self._file, end - start, start)
+                    yield os.pread(self._file.fileno(), end - start, start)
         yield bytes(near[number % 256])
 
     def gained(self) -> Iterator[bytes]:

@@ -117,15 +117,20 @@ class HardlinkFarm(NativeDriver):
         if item.parent is None or not self._is_untouched(item):
             return item
         if os.path.lexists(f"{self.home(item)}/{ROOTFS}"):
-            return item  # from before trees were made that late, or being made
+            return item  # it is being made, or was when somebody was killed, or made at once
         return Item(id=item.parent, held=Held.LAYER, parent=None)
 
     def _touch_first(self, item: Item) -> None:
-        """Give a container a tree of its own, durably, before anything is written there."""
+        """Give a container a tree of its own, durably, before anything is written there.
+
+        Raises:
+            NotFoundError: it was removed meanwhile.
+        """
         if not self._is_untouched(item):
             return
         home = self.home(item)
-        with self.locks.acquire(f"lay:{item.id}"):
+        with self.locks.acquire(_laying(item.id)):  # as long as it is held nobody removes it
+            item = self.item(item.id, Held.CONTAINER)
             if not self._is_untouched(item):
                 return  # another was first
             if not os.path.lexists(f"{home}/{ROOTFS}"):
@@ -133,14 +138,23 @@ class HardlinkFarm(NativeDriver):
                     self.lay(workspace.home, item.parent)
                     if self.durable:
                         workspace.sync()
-                    for name in (SIDECAR, ROOTFS):
-                        with suppress(FileNotFoundError):  # few layers have a sidecar
-                            os.rename(f"{workspace.home}/{name}", f"{home}/{name}")
+                    with suppress(FileNotFoundError):  # few layers have one
+                        os.rename(f"{workspace.home}/{SIDECAR}", f"{home}/{SIDECAR}")
+                        if self.durable:
+                            sync_directory(home)
+                    os.rename(f"{workspace.home}/{ROOTFS}", f"{home}/{ROOTFS}")
                 if self.durable:
                     sync_directory(home)
             os.unlink(f"{home}/{UNTOUCHED}")
             if self.durable:
                 sync_directory(home)
+
+    def remove_item(self, item: Item) -> None:
+        if item.held is Held.CONTAINER:
+            with self.locks.acquire(_laying(item.id)):
+                super().remove_item(item)
+        else:
+            super().remove_item(item)
 
     def view(self, item: Item) -> NativeView:
         return super().view(self._shown(item))
@@ -251,3 +265,8 @@ class HardlinkFarm(NativeDriver):
             freed = self._objects.collect()
         self.touch()
         return freed
+
+
+def _laying(container: str) -> str:
+    """Return the key of the lock held while a container gets its tree, or is removed."""
+    return f"lay:{container}"
