@@ -350,6 +350,8 @@ class Download:
             if not running:
                 self._claim = None
         if claim is None:
+            if done:  # a killed run's, whose layer was sealed before that
+                self._blobs.partials.remove(self._descriptor.digest.partition(":")[2])
             return
         if done or not os.fstat(claim.descriptor).st_size:
             claim.remove()

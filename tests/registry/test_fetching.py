@@ -204,6 +204,25 @@ def test_a_killed_pull_is_resumed(
     assert_whole(shed, image)
 
 
+def test_blobs_of_a_killed_pull_go_with_the_next_also_if_it_needs_none_of_them(
+    proxy: FaultProxy, image: MadeImage, open_shed: OpenShed, name: str
+) -> None:
+    """A layer may have been sealed before the kill, its blob still waiting for the others."""
+    shed = open_shed()
+    proxy.on(f"GET .*/blobs/{image.layers[2].digest}", times=1, stall=400_000)
+    process = start_pull(shed.root, f"{proxy.host}/{name}:v1", timeout=30)
+    while shed.layer_with_diff_id(image.diff_ids[1]) is None:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert {image.layers[0].digest, image.layers[1].digest} <= partials(shed).keys()
+    proxy.reset()
+    pull(shed, proxy, name)
+    assert [ranges(proxy, layer.digest) for layer in image.layers[:2]] == [[], []]
+    assert_whole(shed, image)
+
+
 def test_wrong_bytes_of_an_earlier_run_are_fetched_once_more(
     proxy: FaultProxy, image: MadeImage, open_shed: OpenShed, name: str
 ) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from cowshed import Shed
 from cowshed.errors import DigestMismatchError
 from cowshed.holdings import MAGIC
 from cowshed.importing import Imported
+from cowshed_plugins.registry.client import Repository
 from cowshed_plugins.registry.errors import RegistryError
+from cowshed_plugins.registry.wire import Response
 
 from .chunked import STARGZ, ZSTD, Layer, Mangle, image_of, stargz, zstd_chunked
 from .conftest import OpenShed, start_pull
@@ -563,6 +565,7 @@ def without_end(blob: bytes, ended: list[str], piece: bytes, **headers: str) -> 
             handler.send_header(key.replace("_", "-"), value.replace("START", str(start)))
         handler.end_headers()
         handler.close_connection = True
+        time.sleep(0.05)  # the head comes alone
         try:
             if not piece:
                 handler.wfile.write(blob[start:])
@@ -597,9 +600,30 @@ def test_parts_without_end_are_given_up(
     assert_sound(shed, pair)
 
 
+@pytest.mark.parametrize("late", [0.0, 0.2], ids=["at once", "late"])
 def test_what_comes_behind_a_range_is_not_waited_for(
-    pair: MadeImage, shed: Shed, proxy: FaultProxy, name: str
+    pair: MadeImage,
+    shed: Shed,
+    proxy: FaultProxy,
+    name: str,
+    late: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Nor is it read, if it is there already when the client comes to reading."""
+    opened = Repository.open_ranges
+
+    def open_ranges(self: Repository, digest: str, ranges: Sequence[tuple[int, int]]) -> Response:
+        response = opened(self, digest, ranges)
+        read = response.read1
+
+        def read1(amount: int | None = None) -> bytes:
+            time.sleep(late)
+            return read(amount)
+
+        monkeypatch.setattr(response, "read1", read1)
+        return response
+
+    monkeypatch.setattr(Repository, "open_ranges", open_ranges)
     blob, ended = pair.layers[0], list[str]()
     action = without_end(blob.data, ended, b"", Content_Range="bytes START-99999999999/*")
     proxy.on(f"GET .*/blobs/{blob.digest}", action=action)

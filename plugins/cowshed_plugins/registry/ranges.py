@@ -123,7 +123,7 @@ class _Reader:
 
 
 class _Body:
-    """An answer's body, by lines and by pieces; an answer of more than ``most`` bytes is broken."""
+    """An answer's body, by lines and by pieces; more than ``most`` bytes of it are never read."""
 
     def __init__(self, response: Response, most: int) -> None:
         self._response = response
@@ -148,12 +148,13 @@ class _Body:
             start += len(data)
 
     def _fill(self) -> None:
-        data = self._response.read1(_READ)
+        if not self._most:
+            raise OSError("it sends more than it was asked for")
+        # Not more than that: what comes behind it is nobody's business, however fast it comes.
+        data = self._response.read1(min(_READ, self._most))
         if not data:
             raise OSError("it ends early")
         self._most -= len(data)
-        if self._most < 0:
-            raise OSError("it sends more than it was asked for")
         self._buffer += data
 
 
