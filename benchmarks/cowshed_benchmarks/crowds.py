@@ -2,7 +2,8 @@
 
     python -m cowshed_benchmarks.crowds [--entries N] [--drivers DRIVER ...] [--kinds KIND ...]
 
-The tar is made while it is read, on standard input, so nothing of it lies on the disk.
+A tar is made while it is read, on standard input, so nothing of it lies on the disk; the kinds that
+take two layers are an OCI layout.
 ``anonymous`` is the most that the process had of its own at any time (``RssAnon`` of
 proc_pid_status(5), looked at every 50 ms), ``resident`` what the kernel counts with pages of files
 that it had mapped (getrusage(2)). A million entries of one kind take half a minute to a minute and
@@ -25,7 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from .measuring import ProgramError, cowshed, failure
+from .measuring import ProgramError, cowshed, failure, proc_field
+from .oci_layout import LayoutWriter
 from .quantities import size
 
 DRIVERS = ("hardlink-farm", "chunk-dedup", "naive-copy", "overlayfs")
@@ -43,16 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cowshed_benchmarks.crowds", description=__doc__)
     parser.add_argument("--entries", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--drivers", nargs="+", default=DRIVERS[:2], choices=DRIVERS)
-    parser.add_argument("--kinds", nargs="+", default=[*KINDS], choices=[*KINDS])
+    parser.add_argument("--kinds", nargs="+", default=_ALL, choices=_ALL)
     parser.add_argument("--work", type=Path, help="directory on the file system to measure on")
     options = parser.parse_args(arguments)
     print(f"{options.entries:,} entries{'':14}anonymous   resident    seconds")
     for kind, driver in itertools.product(options.kinds, options.drivers):
         with tempfile.TemporaryDirectory(prefix="cow-", dir=options.work) as work:
             try:
-                anonymous, resident, seconds = _import(
-                    Path(work, "shed"), driver, KINDS[kind](options.entries)
-                )
+                anonymous, resident, seconds = _import(Path(work), driver, kind, options.entries)
             except ProgramError as error:
                 print(f"{kind}, {driver}: {error}", file=sys.stderr)
                 return 1
@@ -61,9 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _import(shed: Path, driver: str, tar: Iterator[bytes]) -> tuple[int, int, float]:
+def _import(work: Path, driver: str, kind: str, entries: int) -> tuple[int, int, float]:
     """Return the most memory that it took, of its own and with mapped files, and the seconds."""
-    command = [*cowshed(shed, driver, "import", "--quiet"), "tar:-", "crowd"]
+    source, tar = "tar:-", KINDS.get(kind, _nothing)(entries)
+    if kind in UPPER:
+        source = f"oci:{work}/image:crowd"
+        write_layout(work / "image", kind, entries)
+    command = [*cowshed(work / "shed", driver, "import", "--quiet"), source, "crowd"]
     with tempfile.TemporaryFile() as said:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -74,7 +78,7 @@ def _import(shed: Path, driver: str, tar: Iterator[bytes]) -> tuple[int, int, fl
         feeder.start()
         most = 0
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            most = max(most, _anonymous(process.pid))
+            most = max(most, proc_field(f"/proc/{process.pid}/status", "RssAnon") or 0)
             time.sleep(_PAUSE)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -83,7 +87,24 @@ def _import(shed: Path, driver: str, tar: Iterator[bytes]) -> tuple[int, int, fl
         if process.returncode:
             said.seek(0)
             raise ProgramError(failure(command, process.returncode, said.read()))
-    return most, usage.ru_maxrss << 10, seconds
+    return most << 10, usage.ru_maxrss << 10, seconds
+
+
+def write_layout(root: Path, kind: str, entries: int) -> None:
+    """Write an image of two layers, the lower one as ``flat``."""
+
+    def write(make: _Make) -> Callable[[BinaryIO], None]:
+        def to(out: BinaryIO) -> None:
+            made = make(entries)
+            while parts := [*itertools.islice(made, 1024)]:
+                out.write(b"".join(parts))
+
+        return to
+
+    writer = LayoutWriter(root)
+    layers = [writer.layer(kind, write(make)) for make in (_flat, UPPER[kind])]
+    writer.image("crowd", layers)
+    writer.finish()
 
 
 def _feed(pipe: BinaryIO, tar: Iterator[bytes]) -> None:
@@ -93,14 +114,6 @@ def _feed(pipe: BinaryIO, tar: Iterator[bytes]) -> None:
                 pipe.write(part)
     except BrokenPipeError:
         pass  # it failed, and says so itself
-
-
-def _anonymous(pid: int) -> int:
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"RssAnon:"):
-                return int(line.split()[1]) << 10
-    return 0  # it is ending
 
 
 # -- tars ------------------------------------------------------------------------------------------
@@ -121,6 +134,10 @@ def _header(name: str, type: bytes, size: int = 0, target: str = "") -> bytes:
     member.type, member.size, member.linkname = type, size, target
     member.mode, member.mtime = 0o755, 1_700_000_000
     return member.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+
+
+def _nothing(_: int) -> Iterator[bytes]:
+    return iter(())
 
 
 def _file(name: str, content: bytes) -> bytes:
@@ -161,8 +178,41 @@ def _pairs(entries: int) -> Iterator[bytes]:
     return _crowd(entries, _PER_DIRECTORY, make)
 
 
+def _names(entries: int) -> Iterator[bytes]:
+    chance = random.Random(2)
+    files = entries // 100
+    yield _header("files", tarfile.DIRTYPE)
+    for number in range(files):
+        yield _file(f"files/{number:08d}", b"%08d" % number)
+
+    def link(name: str, _: int) -> bytes:
+        return _header(name, tarfile.LNKTYPE, target=f"files/{chance.randrange(files):08d}")
+
+    yield from _crowd(entries - files, _PER_DIRECTORY, link)
+
+
+def _whiteouts(entries: int) -> Iterator[bytes]:
+    for number in range(0, entries, 2):
+        yield _file(f"directory-000000/.wh.an-entry-of-some-name-{number:08d}", b"")
+    yield bytes(2 * _BLOCK)
+
+
+def _opaque(_: int) -> Iterator[bytes]:
+    yield _file("directory-000000/new", b"new")
+    yield _file("directory-000000/.wh..wh..opq", b"")
+    yield bytes(2 * _BLOCK)
+
+
+def _relinked(entries: int) -> Iterator[bytes]:
+    name = "directory-000000/an-entry-of-some-name-"
+    for number in range(0, entries - 1, 2):
+        yield _file(f"{name}{number:08d}", b"%08d" % number)
+        yield _header(f"{name}{number + 1:08d}", tarfile.LNKTYPE, target=f"{name}{number:08d}")
+    yield bytes(2 * _BLOCK)
+
+
 #: Small files; of a KiB that nothing else has; in one directory; symbolic links; directories; files
-#: of two names each.
+#: of two names each; of a hundred names each, in no order.
 KINDS: dict[str, _Make] = {
     "files": _files,
     "contents": _contents,
@@ -170,7 +220,12 @@ KINDS: dict[str, _Make] = {
     "links": _links,
     "directories": _directories,
     "pairs": _pairs,
+    "names": _names,
 }
+#: Upper layers: every second file of a large directory is removed; all of them are, behind a file
+#: that is new there; every second one becomes another name of the one before.
+UPPER: dict[str, _Make] = {"whiteouts": _whiteouts, "opaque": _opaque, "relinked": _relinked}
+_ALL = (*KINDS, *UPPER)
 
 
 if __name__ == "__main__":

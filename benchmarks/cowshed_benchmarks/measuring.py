@@ -198,7 +198,7 @@ def _cpu(daemons: Sequence[int]) -> float:
 def _written(daemons: Sequence[int]) -> int | None:
     total = 0
     for pid in ("self", *map(str, daemons)):
-        found = _field(f"/proc/{pid}/io", "write_bytes")
+        found = proc_field(f"/proc/{pid}/io", "write_bytes")
         if found is None:
             return None
         total += found
@@ -206,7 +206,7 @@ def _written(daemons: Sequence[int]) -> int | None:
 
 
 def _peak(pid: int | str) -> int | None:
-    found = _field(f"/proc/{pid}/status", "VmHWM")
+    found = proc_field(f"/proc/{pid}/status", "VmHWM")
     return None if found is None else found * 1024
 
 
@@ -216,7 +216,8 @@ def _forget_peak(pid: int | str) -> None:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _field(path: str, name: str) -> int | None:
+def proc_field(path: str, name: str) -> int | None:
+    """Return a number out of lines of names and numbers; None: the kernel doesn't say."""
     try:
         text = Path(path).read_text()
     except OSError:

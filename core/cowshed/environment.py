@@ -12,12 +12,13 @@ locks belong to one process.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import lmdb
 
@@ -124,10 +125,7 @@ class _Shared:
                 self._mapped = _mapped(self.file)
             start, end = self._mapped
             if end > start:
-                import ctypes
-
-                libc = ctypes.CDLL(None, use_errno=True)
-                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+                _madvise()(start, end - start, _MADV_DONTNEED)
 
     def start(self, names: list[bytes], opened: Callable[[Txn, Databases], None] | None) -> None:
         """Open the databases in one transaction, made if need be, and let ``opened`` look."""
@@ -397,6 +395,15 @@ class Environment:
         if any(sign in message for sign in ("No space left", "quota exceeded", "File too large")):
             return True
         return "Input/output" in message and _free(self._path) < RESERVE
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], int]:
+    import ctypes  # 3 ms, and few indexes are large
+
+    found = ctypes.CDLL(None, use_errno=True).madvise
+    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return cast(Callable[[int, int, int], int], found)
 
 
 def _mapped(file: Path) -> tuple[int, int]:

@@ -72,6 +72,11 @@ class Connection(sqlite3.Connection):
         with translated(self.path):
             return super().execute(*arguments)
 
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        """Run one statement for each of many parameters."""
+        with translated(self.path):
+            return super().executemany(*arguments)
+
     def rows(self, *arguments: Any) -> list[Any]:
         """Run one statement and return all its rows."""
         with translated(self.path):

@@ -58,6 +58,12 @@ class Tree(Closing):
     def scandir(self, path: str) -> Iterator[Entry]:
         """Yield what directory ``path`` holds, sorted by the bytes of the names."""
 
+    def listdir(self, path: str) -> Iterator[str]:
+        """Yield the names in directory ``path``, in no certain order; the tree isn't to be changed
+        meanwhile. Unlike ``scandir`` it may do with little memory, however many there are."""
+        for entry in self.scandir(path):
+            yield entry.name
+
     @abc.abstractmethod
     def open(self, path: str, mode: OpenMode = "rb") -> BinaryIO:
         """Open a regular file; seekable. ``wb``, ``xb`` and ``ab`` create it with mode 0644.

@@ -7,7 +7,8 @@ import io
 import pytest
 
 from archive.helpers import Member, Stack, directory, file, link, listing, symlink, tar
-from cowshed.archive import apply_layer
+from cowshed.archive import Limits, apply_layer
+from cowshed.archive.resolve import View
 from cowshed.driver import Stage
 from cowshed.entry import Entry, Kind
 
@@ -138,3 +139,18 @@ def test_a_missing_parent_is_told_before_its_child() -> None:
     tree = stack.apply(tar(file("a/b/c", b"x")))
     made = tree.stat("a/b")
     assert (made.kind, made.mode, made.uid, made.mtime_ns) == (Kind.DIRECTORY, 0o755, 0, 0)
+
+
+def test_a_late_opaque_marker_over_very_many_names_keeps_none_of_them_in_memory() -> None:
+    """They would all be in the model of the tree until the next entry."""
+    stack = Stack()
+    parent = stack.apply(tar(*(file(f"d/{number}") for number in range(2000))))
+    view = View(parent, Limits(), lambda path: None)
+    directory_ = view.directory("d", make=False)
+    assert directory_ is not None
+    view.put(directory_, "0", "d/0", 1)
+    assert len(list(view.opaque(directory_))) == 1999
+    assert view.scratch.weight < 10
+    assert view.look(directory_, "1") is None
+    assert list(view.whiteout(directory_, "1")) == []
+    view.close()

@@ -7,14 +7,16 @@ import random
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from cowshed.driver import ChangeKind
 from cowshed.entry import Entry, Kind
-from cowshed_drivers.chunk_dedup import nodes, overlay
+from cowshed_drivers.chunk_dedup import links, nodes, overlay
+from cowshed_drivers.chunk_dedup.compare import Comparison
 from cowshed_drivers.chunk_dedup.driver import ChunkDedup
-from cowshed_drivers.chunk_dedup.node import Listing
+from cowshed_drivers.chunk_dedup.node import Listing, Root, digest_of, put_directory
 from cowshed_drivers.chunk_dedup.record import Record, make
 from cowshed_drivers.chunk_dedup.runs import Runs
 
@@ -96,6 +98,165 @@ def test_a_large_directory_is_the_same_tree_whatever_was_spilled(
     roots = {one[1].root for one in found if one is not None}
     assert len(roots) == 1, "equal trees have equal digests"
     assert not list(driver.verify("spilled", deep=True))
+
+
+def upper(chance: random.Random) -> Iterator[tuple[Entry, io.BytesIO | None]]:
+    """Yield what a layer may do to ``big``, ``far`` and ``other`` of the base below."""
+    files = {f"big/f{number:04d}" for number in range(1500)}
+    files |= {f"{place}/l{number:03d}" for place in ("far", "other") for number in range(300)}
+    directories: set[str] = set()
+
+    def lose(path: str) -> None:
+        directories.discard(path)
+        files.discard(path)
+        files.difference_update([one for one in files if one.startswith(f"{path}/")])
+
+    for step in range(900):
+        path = chance.choice(sorted(files | directories))
+        match chance.randrange(6):
+            case 0 | 1:
+                yield Entry(path=path, kind=Kind.WHITEOUT), None
+                lose(path)
+            case 2:
+                yield entry(path, f"again {step}")
+                lose(path)
+                files.add(path)
+            case 3:
+                target = chance.choice(sorted(files))
+                if not target.startswith(f"{path}/"):
+                    yield Entry(path=path, kind=Kind.HARDLINK, target=target), None
+                    lose(path)
+                    files.add(path)
+            case 4:
+                new = f"big/d{step}"
+                yield Entry(path=new, kind=Kind.DIRECTORY, mode=0o700), None
+                yield Entry(path=f"{new}/f", kind=Kind.HARDLINK, target=min(files)), None
+                directories.add(new)
+                files.add(f"{new}/f")
+            case _:
+                new = f"big/new-{step}"
+                yield entry(new, str(step))
+                files.add(new)
+        if step == 700:
+            place = chance.choice(["far", "other", "big"])
+            yield Entry(path=place, kind=Kind.OPAQUE), None
+            lose(place)
+            directories.difference_update([one for one in directories if one.startswith(place)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_layer_on_large_directories_is_the_same_tree_whatever_was_spilled(
+    driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """With names removed, replaced and linked where most of a directory or table is on disk."""
+    with driver.stage(None) as stage:
+        for place in ("big", "far", "other"):
+            stage.add(Entry(path=place, kind=Kind.DIRECTORY, mode=0o755))
+        for number in range(1500):
+            stage.add(*entry(f"big/f{number:04d}", str(number)))
+        for number in range(600):
+            path = f"{('far', 'other')[number % 2]}/l{number // 2:03d}"
+            many = number % 3 == 0
+            target = "big/f0003" if many else f"big/f{number:04d}"
+            stage.add(Entry(path=path, kind=Kind.HARDLINK, target=target))
+        stage.seal("base")
+    for layer in ("kept", "spilled"):
+        if layer == "spilled":
+            monkeypatch.setattr(overlay, "_FRESH_MAX", 100)
+            monkeypatch.setattr(overlay, "_SPILL_AT", 50)
+            monkeypatch.setattr(nodes, "_MANY", 2)
+            monkeypatch.setattr(links, "_NEAR", 40)
+            monkeypatch.setattr(links, "_LOOKS", seed % 3)
+        with driver.stage("base") as stage:
+            for one, content in upper(random.Random(seed)):
+                stage.add(one, content)
+            stage.seal(layer)
+        assert not list(driver.verify(layer, deep=True))
+    with driver.tree("kept") as one, driver.tree("spilled") as other:
+        expected = list(one.walk())
+        assert list(other.walk()) == expected
+    groups: dict[int, list[Entry]] = {}
+    for found in expected:
+        if found.inode:
+            groups.setdefault(found.inode, []).append(found)
+    assert groups
+    for names in groups.values():
+        assert {name.links for name in names} == {len(names)}
+    with driver._store.index.read() as txn:  # pyright: ignore[reportPrivateUsage]
+        found_roots = [driver._store.index.find(txn, id) for id in ("kept", "spilled")]  # pyright: ignore[reportPrivateUsage]
+    assert len({one[1].root for one in found_roots if one is not None}) == 1
+    assert driver.usage("kept").apparent == driver.usage("spilled").apparent
+
+
+def test_names_that_are_never_a_cut_still_make_pages() -> None:
+    names = [f"n{number:06d}" for number in range(12_000)]
+    names = [name for name in names if crc32(name.encode()) & 0x7F][:9000]
+    held: dict[bytes, bytes] = {}
+
+    def put(data: bytes) -> bytes:
+        digest = digest_of(data)
+        held[digest] = data
+        return digest
+
+    entries = {name: make(0, mode=1) for name in names}
+    whole = put_directory(entries, put)
+    found = nodes.Nodes(held.__getitem__)
+    pages = found.pages(whole)
+    assert [len(found.page(page)) for page in pages] == [4096, 4096, 808]
+    assert dict(found.directory(whole)) == entries
+    with_more = {**entries, "z": make(0, mode=2)}
+    assert found.pages(put_directory(with_more, put))[:2] == pages[:2]
+
+
+def test_entries_with_long_tails_make_pages_sooner() -> None:
+    held: dict[bytes, bytes] = {}
+
+    def put(data: bytes) -> bytes:
+        assert len(data) < 5 << 20
+        digest = digest_of(data)
+        held[digest] = data
+        return digest
+
+    entries = {f"{number:x}": make(0, mode=1, payload=bytes(1 << 20)) for number in range(10)}
+    whole = put_directory(entries, put)
+    found = nodes.Nodes(held.__getitem__)
+    assert len(found.pages(whole)) == 3
+    assert dict(found.directory(whole)) == entries
+    assert found.by_pages(whole)["7"] == entries["7"]
+    with pytest.raises(KeyError):
+        found.by_pages(whole)["a"]
+
+
+def test_two_directories_are_compared_as_two_dictionaries_would_be() -> None:
+    held: dict[bytes, bytes] = {}
+
+    def put(data: bytes) -> bytes:
+        digest = digest_of(data)
+        held[digest] = data
+        return digest
+
+    def root(entries: dict[str, Record]) -> bytes:
+        top = make(1, mode=0o755, payload=put_directory(entries, put))
+        return put(Root(top).encode())
+
+    chance = random.Random(5)
+    found = nodes.Nodes(held.__getitem__)
+    names = [f"\udcff{n}" if n % 7 == 0 else f"{n}\u20ac" for n in range(2000)]
+    for _ in range(60):
+        sizes = chance.choice([(0, 300), (1, 2000), (1500, 1500), (10, 20), (900, 3)])
+        before, after = (
+            {name: make(0, mode=chance.randrange(2)) for name in chance.sample(names, size)}
+            for size in sizes
+        )
+        for name in chance.sample(sorted(before), len(before) // 2):
+            after[name] = before[name]
+        compared = list(Comparison(found, root(before), root(after)))
+        by_bytes = sorted({*before, *after}, key=lambda n: n.encode("utf-8", "surrogateescape"))
+        assert compared == [
+            (name, before.get(name), after.get(name))
+            for name in by_bytes
+            if before.get(name) != after.get(name)
+        ]
 
 
 def test_a_stored_directory_is_looked_at_page_by_page(

@@ -50,22 +50,39 @@ class Objects:
 def change(table: Table, model: dict[int, set[str]], chance: random.Random) -> None:
     number = chance.randrange(400)
     names = {f"d{chance.randrange(9)}/\udcff{n}" for n in chance.sample(range(2000), 3)}
-    match chance.randrange(4):
+    match chance.randrange(6):
         case 0:
             table.put(number, {"only/one"})
             model.pop(number, None)
-        case 1 if number in model:
+        case 1 | 2 if number in model:
             name = f"d{chance.randrange(9)}/new-{chance.random()}"
             model[number].add(name)
-            assert table.add(number, name) == model[number]
+            assert table.add(number, name) == len(model[number])
+        case 3 if number in model:
+            name = chance.choice(sorted(model[number]))
+            model[number].remove(name)
+            assert table.drop(number, name) == len(model[number])
+            lose(table, model, number)
+        case 4 if number in model:
+            prefix = f"d{chance.randrange(9)}/"
+            model[number] = {name for name in model[number] if not name.startswith(prefix)}
+            assert table.drop_below(number, prefix) == len(model[number])
+            lose(table, model, number)
         case _:
             table.put(number, names)
             model[number] = set(names)
 
 
+def lose(table: Table, model: dict[int, set[str]], number: int) -> None:
+    if len(model[number]) < 2:
+        table.put(number, model.pop(number))
+
+
+@pytest.mark.parametrize("looks", [8, 0], ids=["looked through", "indexed"])
 def test_a_table_is_what_a_dictionary_would_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
+    monkeypatch.setattr(links, "_LOOKS", looks)
     chance = random.Random(11)
     objects = Objects()
     stored = NO_DIGEST
@@ -77,16 +94,24 @@ def test_a_table_is_what_a_dictionary_would_be(
         for _ in range(700):
             change(table, model, chance)
             number = chance.randrange(400)
+            assert table.count(number) == len(model.get(number, ()))
+            assert table.has(number, "d1/no such name") is False
             if number in model:
                 assert table.names(number) == model[number]
+                assert table.has(number, min(model[number]))
             else:
                 with pytest.raises(KeyError):
                     table.names(number)
-        assert dict(table.below("d3/")) == {
-            number: names
-            for number, names in model.items()
-            if any(name.startswith("d3/") for name in names)
-        }
+        for _ in range(20):
+            prefix = f"d{chance.randrange(9)}/"
+            below = {
+                number
+                for number, names in model.items()
+                if any(name.startswith(prefix) for name in names)
+            }
+            assert set(table.below(prefix)) == below
+            change(table, model, chance)
+        assert set(table.below("")) == set(model)
         new = table.store(objects.put)
         table.close()
         whole = Table(objects.nodes, NO_DIGEST, None)
@@ -261,6 +286,24 @@ def test_each_of_very_many_names_says_how_many_there_are(
         left += [f"more-{number}" for number in range(100)]
         assert {tree.stat(name).links for name in left} == {len(left)}
     assert not list(driver.verify(ABOVE, deep=True))
+
+
+def test_a_file_has_no_more_names_than_on_ext4(
+    driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "LINK_MAX", 40)
+    bring(driver, LAYER, None, file("f"), *(link(f"l{number}", "f") for number in range(38)))
+    driver.prepare("c" * 64, LAYER)
+    with driver.tree("c" * 64, writable=True) as tree:
+        tree.link("l7", "last")
+        with pytest.raises(OSError, match="Too many links") as caught:
+            tree.link("last", "more")
+        assert caught.value.errno == errno.EMLINK
+        tree.unlink("l3")
+        tree.link("last", "more")
+        assert tree.stat("f").links == 40
+    with pytest.raises(OSError, match="Too many links"):
+        bring(driver, ABOVE, LAYER, *(link(f"m{number}", "f") for number in range(2)))
 
 
 def test_changes_of_a_layer_of_many_pairs(

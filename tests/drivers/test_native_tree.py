@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
+import stat as stat_module
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from cowshed.driver import Stage
 from cowshed.entry import Entry, Kind
 from cowshed.errors import BusyError, InUseError
+from cowshed.native import stage as native_stage
 from cowshed.native.directories import Directories
 from cowshed.native.hosting import Hosting, open_hosting
 from cowshed.native.removal import remove_directory
@@ -241,3 +243,63 @@ def test_zeros_become_holes_and_holes_stay(driver: NaiveCopy) -> None:
             assert tree.read_bytes("sparse") == data
             assert tree.path is not None
             assert os.stat(os.path.join(tree.path, "sparse")).st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.parametrize("form", ["opaque", "whiteout", "replaced"])
+def test_a_directory_of_many_names_is_removed(
+    driver: NaiveCopy, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Of which a few are in memory."""
+    monkeypatch.setattr(native_stage, "_NAMES", 64)
+    names = [f"d/name\n{number}" for number in range(50)] + ["d/\udcff\udcfe" + "n" * 100]
+    with driver.stage(None) as stage:
+        for path in ("d", "d/sub", "d/sub/sub"):
+            stage.add(Entry(path=path, kind=Kind.DIRECTORY, mode=0o755, mtime_ns=5))
+        for name in names:
+            add_file(stage, name)
+            add_file(stage, name.replace("d/", "d/sub/sub/"))
+        add_file(stage, "keep")
+        stage.seal("l1")
+    with driver.stage("l1") as stage:
+        match form:
+            case "opaque":
+                stage.add(Entry(path="d", kind=Kind.OPAQUE))
+            case "whiteout":
+                stage.add(Entry(path="d", kind=Kind.WHITEOUT))
+            case _:
+                add_file(stage, "d")
+        stage.seal("l2")
+    with driver.tree("l2") as tree:
+        left = [(entry.path, entry.kind) for entry in tree.walk("")]
+        expected: dict[str, list[tuple[str, Kind]]] = {
+            "opaque": [("d", Kind.DIRECTORY)],
+            "whiteout": [],
+            "replaced": [("d", Kind.FILE)],
+        }
+        assert left[1:] == [*expected[form], ("keep", Kind.FILE)]
+        assert form != "opaque" or tree.stat("d").mtime_ns == 5
+    with driver.tree("l1") as tree:
+        assert sorted(tree.listdir("d")) == sorted(["sub", *(name[2:] for name in names)])
+
+
+def test_listing_a_directory_leaves_other_listings_of_it_alone(driver: NaiveCopy) -> None:
+    with driver.stage(None) as stage:
+        for number in range(3000):
+            add_file(stage, f"f{number:04d}")
+        stage.seal("l1")
+    with driver.tree("l1") as tree:
+        names = tree.listdir("")
+        some = {next(names)}
+        assert len(list(tree.scandir(""))) == 3000
+        some |= {next(names), *tree.listdir("")}
+        assert len({*some, *names}) == 3000
+
+
+def test_sockets_are_not_listed(driver: NaiveCopy) -> None:
+    driver.prepare("c1", None)
+    with driver.tree("c1", writable=True) as tree:
+        tree.mknod("fifo", stat_module.S_IFIFO | 0o600)
+        assert tree.path is not None
+        os.mknod(os.path.join(tree.path, "socket"), stat_module.S_IFSOCK | 0o600)
+    with driver.tree("c1") as tree:
+        assert list(tree.listdir("")) == ["fifo"]

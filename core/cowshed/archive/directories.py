@@ -119,14 +119,9 @@ class Scratch:
     def spill(self, root: Directory) -> None:
         """Write down what is in memory below ``root``. No ``Directory`` but this one counts any
         more: each is to be asked for again, by its name."""
-        from ..sqlite import translated
-
         database = self._open()
-        with translated(database.path):
-            database.executemany(
-                "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", self._rows(root)
-            )
-            database.executemany("INSERT INTO runs VALUES (?, ?)", self._runs.items())
+        database.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", self._rows(root))
+        database.executemany("INSERT INTO runs VALUES (?, ?)", self._runs.items())
         self._runs.clear()
         self.weight = 0
 

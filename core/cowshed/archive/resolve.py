@@ -258,13 +258,18 @@ class View:
         while todo:
             directory = todo.pop()
             if self._parent is not None and self._shows(directory):
-                for entry in self._parent.scandir(directory.path):
-                    old = directory.get(entry.name, UNKNOWN)
-                    if isinstance(old, Directory) and self._is_ours(old):
-                        todo.append(old)
-                    elif old is UNKNOWN or isinstance(old, Directory):
-                        yield self._remove(directory, entry.name)
+                for name in self._parent.listdir(directory.path):
+                    old = directory.get(name, UNKNOWN)
+                    if old is UNKNOWN:
+                        # There may be a million: that nothing shows through any more says it all.
+                        yield Entry(path=join(directory.path, name), kind=Kind.WHITEOUT)
+                    elif isinstance(old, Directory):
+                        if self._is_ours(old):
+                            todo.append(old)
+                        else:
+                            yield self._remove(directory, name)
                 directory.lower = False
+                self._forget()
 
     def _is_ours(self, directory: Directory) -> bool:
         return directory.own or self._has_content(directory)

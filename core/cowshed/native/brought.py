@@ -123,21 +123,18 @@ class Brought:
             self._database = None
 
     def _spill(self) -> None:
-        from ..sqlite import translated
-
         database = self._database or self._open()
-        with translated(self._path):
-            database.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?)",
-                (
-                    (os.fsencode(path), size, bytes.fromhex(key) if key else None)
-                    for path, (size, key) in self._files.items()
-                ),
-            )
-            database.executemany(
-                "INSERT OR REPLACE INTO keys VALUES (?, ?)",
-                ((bytes.fromhex(key), os.fsencode(path)) for key, path in self._paths.items()),
-            )
+        database.executemany(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?)",
+            (
+                (os.fsencode(path), size, bytes.fromhex(key) if key else None)
+                for path, (size, key) in self._files.items()
+            ),
+        )
+        database.executemany(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?)",
+            ((bytes.fromhex(key), os.fsencode(path)) for key, path in self._paths.items()),
+        )
         self._files.clear()
         self._paths.clear()
 

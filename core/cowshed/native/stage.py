@@ -7,11 +7,11 @@ they turn out to be taken, and a directory's mtime is set once, at the end, not 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..driver import Stage
-from ..entry import Entry, Kind, file_format, parent_of
+from ..entry import Entry, Kind, file_format, join, parent_of
 from .attributes import make_special, make_symlink, remove_xattr, settle, settle_file
 from .brought import Brought
 from .flushing import Flusher
@@ -22,6 +22,8 @@ from .view import NativeView
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDWR
 _PIECE = 1 << 20
+#: Bytes of a directory's names in memory.
+_NAMES = 64 << 10
 
 #: Publishes the finished tree as a layer, given its ID and the bytes of the files it brought.
 Publish = Callable[[str, int], None]
@@ -56,8 +58,8 @@ class NativeStage(Stage):
         kind = entry.kind
         if kind is Kind.OPAQUE:
             self._keep_time(entry.path)
-            for child in self.view.scan(entry.path):
-                self.remove(child.path)
+            for name in self._all_names(entry.path):
+                self.remove(join(entry.path, name))
             return
         if entry.path:
             self._keep_time(parent_of(entry.path))
@@ -159,20 +161,42 @@ class NativeStage(Stage):
 
     def remove(self, path: str) -> None:
         """Remove ``path`` and everything below it."""
-        top = self.view.find(path)
-        if top.kind is not Kind.DIRECTORY:
+        if self.view.find(path).kind is not Kind.DIRECTORY:
             self._remove_name(path)
             return
-        below = list(self.view.walk_found(path))
-        for found in [*below[::-1], top]:
-            if found.kind is not Kind.DIRECTORY:
-                self._remove_name(found.path)
-                continue
-            fd, name = self.view.directories.at(found.path)
-            os.rmdir(name, dir_fd=fd)
-            self.view.directories.forget(found.path)
-            self.view.sidecar.drop(found.path)
-            self._times.drop(found.path)
+        levels = [(path, self._all_names(path))]
+        while levels:
+            directory, names = levels[-1]
+            for name in names:
+                child = join(directory, name)
+                if self.view.find(child).kind is Kind.DIRECTORY:
+                    levels.append((child, self._all_names(child)))
+                    break
+                self._remove_name(child)
+            else:
+                levels.pop()
+                self._remove_directory(directory)
+
+    def _all_names(self, path: str) -> Iterator[str]:
+        """Yield the names in a directory that is changed meanwhile. There may be very many."""
+        from tempfile import SpooledTemporaryFile  # with random: 3 ms
+
+        with SpooledTemporaryFile(_NAMES, dir=self.view.home) as file:
+            for name in self.view.listdir(path):
+                file.write(os.fsencode(name) + b"\0")
+            file.seek(0)
+            rest = b""
+            while piece := file.read(_NAMES):
+                *names, rest = (rest + piece).split(b"\0")
+                for found in names:
+                    yield os.fsdecode(found)
+
+    def _remove_directory(self, path: str) -> None:
+        fd, name = self.view.directories.at(path)
+        os.rmdir(name, dir_fd=fd)
+        self.view.directories.forget(path)
+        self.view.sidecar.drop(path)
+        self._times.drop(path)
 
     def _remove_name(self, path: str) -> None:
         fd, name = self.view.directories.at(path)

@@ -67,13 +67,12 @@ class Times:
             self._database = None
 
     def _spill(self) -> None:
-        from ..sqlite import nameless, translated
+        if self._database is None:
+            from ..sqlite import nameless
 
-        with translated(self._path):
-            if self._database is None:
-                self._database = nameless(self._path, _SCHEMA)
-            self._database.executemany(
-                "INSERT OR REPLACE INTO times VALUES (?, ?)",
-                ((os.fsencode(path), time) for path, time in self._recent.items()),
-            )
+            self._database = nameless(self._path, _SCHEMA)
+        self._database.executemany(
+            "INSERT OR REPLACE INTO times VALUES (?, ?)",
+            ((os.fsencode(path), time) for path, time in self._recent.items()),
+        )
         self._recent.clear()

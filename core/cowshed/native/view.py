@@ -18,7 +18,7 @@ from .directories import Directories
 from .hosting import Hosting
 from .records import Record, Records
 from .sidecar import Sidecar, Use
-from .syscalls import list_directory, list_xattrs, procfs
+from .syscalls import OPEN_DIRECTORY, list_directory, list_xattrs, procfs
 
 ROOTFS = "rootfs"
 SIDECAR = "sidecar.db"
@@ -109,6 +109,25 @@ class NativeView:
             if kind is not None:
                 found.append(Found(join(path, name), name, status, record, kind))
         return found
+
+    def listdir(self, path: str) -> Iterator[str]:
+        """Yield the names in directory ``path`` as the system gives them, without sockets."""
+        if self.live:
+            self.directories.clear()
+        # With a place of its own in the list of names.
+        descriptor = os.open(".", OPEN_DIRECTORY, dir_fd=self.directories.fd(path))
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    if (
+                        entry.is_file(follow_symlinks=False)
+                        or entry.is_dir(follow_symlinks=False)
+                        or entry.is_symlink()
+                        or kind_of(entry.stat(follow_symlinks=False).st_mode) is not None
+                    ):
+                        yield entry.name
+        finally:
+            os.close(descriptor)
 
     def is_gone(self, error: OSError) -> bool:
         """Say whether something was removed or replaced since it was found, as processes may do in

@@ -27,6 +27,7 @@ class NameConformance(Kit):
             calls: list[Callable[[], object]] = [
                 lambda: tree.stat("s/f"),
                 lambda: list(tree.scandir("s")),
+                lambda: list(tree.listdir("s")),
                 lambda: tree.open("s/f"),
                 lambda: tree.open("s/new", "wb"),
                 lambda: tree.mkdir("s/new"),
@@ -58,6 +59,7 @@ class NameConformance(Kit):
             calls: list[Callable[[], object]] = [
                 lambda: tree.stat("no"),
                 lambda: list(tree.scandir("no")),
+                lambda: list(tree.listdir("no")),
                 lambda: tree.open("no/f", "wb"),
                 lambda: tree.mkdir("no/d"),
                 lambda: tree.symlink("x", "no/s"),

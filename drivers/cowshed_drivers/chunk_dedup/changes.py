@@ -9,12 +9,16 @@ rows of the two link tables that differ are looked at name by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cowshed.entry import Change, ChangeKind, Entry, Kind
 
 from .compare import Comparison
 from .content import Content
-from .links import Seen, differing
+from .links import Seen
 from .node import Root
 from .nodes import Nodes
 from .record import (
@@ -30,20 +34,36 @@ from .record import (
     with_payload,
 )
 
+if TYPE_CHECKING:
+    from .relinks import Relinks
 
-def changes(nodes: Nodes, old_digest: bytes, new_digest: bytes) -> Iterator[Change]:
-    """Yield the differences between two trees, as a container's to its parent."""
+
+def changes(
+    nodes: Nodes, old_digest: bytes, new_digest: bytes, spilling: Path | None = None
+) -> Iterator[Change]:
+    """Yield the differences between two trees, as a container's to its parent. ``spilling``: where
+    to write what else would take memory."""
     if old_digest == new_digest:
         return
     old, new = nodes.root(old_digest), nodes.root(new_digest)
     if with_payload(old.record, b"") != with_payload(new.record, b""):
         yield Change(ChangeKind.MODIFIED, to_entry("", new.record))
-    relinked = _relinked(nodes, old, new)
+    with ExitStack() as stack:
+        relinks: Relinks | None = None
+        if old.links != new.links:
+            from .relinks import Relinks  # with SQLite, which few need
+
+            relinks = stack.enter_context(closing(Relinks(spilling)))
+            relinks.find(nodes, old.links, new.links, partial(_is_equal, nodes, old, new))
+        yield from _judged(nodes, Comparison(nodes, old_digest, new_digest, also=relinks), relinks)
+
+
+def _judged(nodes: Nodes, found: Comparison, relinks: Relinks | None) -> Iterator[Change]:
     waiting: list[Change] = []
-    for path, before, after in Comparison(nodes, old_digest, new_digest, also=relinked):
+    for path, before, after in found:
         while waiting and not path.startswith(waiting[-1].entry.path + "/"):
             waiting.pop()
-        change = _judge(nodes, path, before, after, path in relinked)
+        change = _judge(nodes, path, before, after, relinks is not None and path in relinks)
         if change is None:
             if after is not None and after[0] == DIRECTORY:
                 waiting.append(Change(ChangeKind.MODIFIED, to_entry(path, after)))
@@ -99,23 +119,6 @@ def _equal_files(nodes: Nodes, one: Record, other: Record) -> bool:
 
 def _refuse(data: bytes) -> bytes:
     raise AssertionError("reading stores nothing")
-
-
-def _relinked(nodes: Nodes, old: Root, new: Root) -> frozenset[str]:
-    """Return the equal files whose names aren't those that they had, as far as those are equal."""
-    if old.links == new.links:
-        return frozenset()
-    before: dict[str, set[str]] = {}
-    after: dict[str, set[str]] = {}
-    for rows in differing(nodes, old.links, new.links):
-        for row, known in zip(rows, (before, after), strict=True):
-            known.update((path, row) for path in row if _is_equal(nodes, old, new, path))
-    equal = before.keys() | after.keys()
-    return frozenset(
-        path
-        for path in equal
-        if after.get(path, {path}) != {name for name in before.get(path, (path,)) if name in equal}
-    )
 
 
 def _is_equal(nodes: Nodes, old: Root, new: Root, path: str) -> bool:

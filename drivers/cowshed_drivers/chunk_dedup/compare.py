@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .chunks import list_rows, segment_rows
-from .node import NO_DIGEST, Entries, Listing, Root, byte_order
+from .node import NO_DIGEST, Listing, Root, byte_order
 from .nodes import Nodes
 from .record import (
     CHUNK,
@@ -31,10 +31,16 @@ from .record import (
 )
 from .tally import Tally
 
+if TYPE_CHECKING:
+    from .relinks import Relinks
+
 #: path, what was there, what is there
 Difference: TypeAlias = tuple[str, Record | None, Record | None]
 
-_NONE: frozenset[str] = frozenset()
+_Named: TypeAlias = tuple[str, Record]
+_Pair: TypeAlias = tuple[str, Record | None, Record | None]
+
+_NO_PAGES = set[bytes]()
 
 
 class Comparison:
@@ -47,22 +53,21 @@ class Comparison:
         new: bytes,
         *,
         counts: Tally | None = None,
-        also: Collection[str] = (),
+        also: Relinks | None = None,
     ) -> None:
         self._nodes = nodes
         self.old_digest = old
         self.new_digest = new
         self._counts = counts
-        #: Paths to yield even if nothing differs, and the directories on the way to them.
-        self._also = frozenset(also)
-        self._ways = frozenset(_ways(also)) if also else _NONE
+        #: Files to yield even if nothing differs, with the directories on the way to them.
+        self._also = None if also is None or also.are_none else also
 
     def __iter__(self) -> Iterator[Difference]:
         """Yield every difference but the root's own, parents first, in byte order of names.
 
         What goes with a removed directory is yielded only if objects are counted.
         """
-        if self.old_digest == self.new_digest and not self._also:
+        if self.old_digest == self.new_digest and self._also is None:
             return
         old = self._nodes.root(self.old_digest)
         new = self._nodes.root(self.new_digest)
@@ -77,12 +82,15 @@ class Comparison:
                 was = payload(before) if before is not None and before[0] == DIRECTORY else b""
                 now = payload(after) if after is not None and after[0] == DIRECTORY else b""
                 if (was != now and (now or everything or _is_directory(after))) or (
-                    path in self._ways
+                    _is_directory(after) and self._leads_to(path)
                 ):
                     stack.append(self._level(was, now, path))
                     break
             else:
                 stack.pop()
+
+    def _leads_to(self, path: str) -> bool:
+        return self._also is not None and self._also.leads_to(path)
 
     def drain(self) -> None:
         """Walk for the counts alone."""
@@ -105,38 +113,27 @@ class Comparison:
                 yield prefix + name, None, record
 
     def _differing(self, old: bytes, new: bytes, path: str) -> Iterator[Difference]:
-        before, after = self._entries(old, new, path)
         prefix = f"{path}/" if path else ""
         counting = self._counts is not None
-        also, ways = self._also, self._ways
-        for name in _merged(before, after):
-            one, other = before.get(name), after.get(name)
-            if one == other and prefix + name not in also and prefix + name not in ways:
+        also = self._also
+        for name, one, other in self._pairs(old, new, path):
+            if one == other and (also is None or not also.leads_to(prefix + name)):
                 continue
             if counting:
                 self._count_content(one, other)
             yield prefix + name, one, other
 
-    def _entries(self, old: bytes, new: bytes, path: str) -> tuple[Listing, Listing]:
+    def _pairs(self, old: bytes, new: bytes, path: str) -> Iterator[_Pair]:
+        """Yield the names in either of two directories, but for those of pages that both have."""
         nodes = self._nodes
-        if self._counts is None and path in self._ways:
-            return nodes.directory(old), nodes.directory(new)
         one, other = nodes.pages(old), nodes.pages(new)
         if self._counts is not None:
             self._count_pages(old, one, -1)
             self._count_pages(new, other, 1)
         if len(one) <= 1 and len(other) <= 1:
-            return nodes.directory(old), nodes.directory(new)
-        shared = set(one) & set(other)
-        before: Entries = {}
-        after: Entries = {}
-        for page in one:
-            if page not in shared:
-                before.update(nodes.page(page))
-        for page in other:
-            if page not in shared:
-                after.update(nodes.page(page))
-        return before, after
+            return _joined(nodes.directory(old), nodes.directory(new))
+        shared = _NO_PAGES if self._leads_to(path) else {*one} & {*other}
+        return _merged(nodes.outside(one, shared), nodes.outside(other, shared))
 
     # -- counting -----------------------------------------------------------------------------
 
@@ -200,16 +197,29 @@ def _stored(record: Record | None) -> tuple[int, bytes] | None:
     return (form, payload(record)) if form in (CHUNK, LIST) else None
 
 
-def _merged(before: Listing, after: Listing) -> Collection[str]:
-    if not before:
-        return after
-    if not after or before.keys() == after.keys():
-        return before
-    return sorted(before.keys() | after.keys(), key=byte_order)
+def _joined(before: Listing, after: Listing) -> Iterator[_Pair]:
+    names: Collection[str] = before or after
+    if before and after and before.keys() != after.keys():
+        names = sorted(before.keys() | after.keys(), key=byte_order)
+    return ((name, before.get(name), after.get(name)) for name in names)
 
 
-def _ways(paths: Collection[str]) -> Iterator[str]:
-    for path in paths:
-        while path:
-            path = path.rpartition("/")[0]
-            yield path
+def _merged(before: Iterator[_Named], after: Iterator[_Named]) -> Iterator[_Pair]:
+    """Yield what is in either of two directories that may be too large to have in memory."""
+    one, other = next(before, None), next(after, None)
+    while one is not None and other is not None:
+        if one[0] == other[0]:
+            yield one[0], one[1], other[1]
+            one, other = next(before, None), next(after, None)
+        elif byte_order(one[0]) < byte_order(other[0]):
+            yield *one, None
+            one = next(before, None)
+        else:
+            yield other[0], None, other[1]
+            other = next(after, None)
+    while one is not None:
+        yield *one, None
+        one = next(before, None)
+    while other is not None:
+        yield other[0], None, other[1]
+        other = next(after, None)

@@ -46,7 +46,7 @@ LAYER, CONTAINER, SNAPSHOT, CLAIM = 1, 2, 3, 4
 NAMED = (LAYER, CONTAINER)
 
 #: Rows after which those looked at are better let go of: the kernel maps 64 KiB for each.
-TRIM_AFTER = 128
+_TRIM_AFTER = 128
 
 #: Stands before IDs that aren't 64 hex digits, so that their keys are longer than 32 bytes.
 _TEXT_MARK = b"=" * 33
@@ -177,14 +177,14 @@ class Index:
     def lookup(self, digest: bytes) -> bytes | None:
         """Return an object's row (``OBJECT``), or None."""
         if self.trims:
-            self._lookups += 1
-            if not self._lookups % TRIM_AFTER:
-                self.trim()
+            self.looked()
         return self._environment.get(b"objects", digest)
 
-    def trim(self) -> None:
-        """Keep the rows that were looked at out of this process's memory."""
-        self._environment.trim()
+    def looked(self) -> None:
+        """Note that a row was looked at, which isn't to stay in this process's memory."""
+        self._lookups += 1
+        if not self._lookups % _TRIM_AFTER:
+            self._environment.trim()
 
     def settle(self) -> None:
         """Make sure that the next reader sees everything that was ever committed."""

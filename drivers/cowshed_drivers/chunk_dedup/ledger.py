@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
-from .index import NUMBER, OBJECT, PACK, PACK_KEY, TRIM_AFTER, Index, Owner, Txn
+from .index import NUMBER, OBJECT, PACK, PACK_KEY, Index, Owner, Txn
 from .packing import WrittenPack
 from .store import Place
 
@@ -50,12 +50,12 @@ class Ledger:
             MissingObjectError: one is nowhere.
         """
         get, put, objects = self._txn.get, self._txn.put, self._index.objects
+        looked = self._index.looked
         places, exclusive, live = self._places, self._exclusive, self._live
         pack_row, unpack_row = OBJECT.pack, OBJECT.unpack
         mine = 0
-        for number, digest in enumerate(digests):
-            if not number % TRIM_AFTER:
-                self._index.trim()
+        for digest in digests:
+            looked()
             row = get(digest, db=objects)
             if row is None:
                 found = places.get(digest)
@@ -82,11 +82,11 @@ class Ledger:
     def drop(self, owner: int, digests: Iterable[bytes]) -> None:
         """Let ``owner`` own these objects no longer."""
         get, put, objects = self._txn.get, self._txn.put, self._index.objects
+        looked = self._index.looked
         exclusive, live = self._exclusive, self._live
         mine = 0
-        for number, digest in enumerate(digests):
-            if not number % TRIM_AFTER:
-                self._index.trim()
+        for digest in digests:
+            looked()
             row = get(digest, db=objects)
             if row is None:
                 continue  # a damaged index must not keep anything from being removed
@@ -109,10 +109,9 @@ class Ledger:
 
     def enter_rest(self) -> None:
         """Enter new objects nobody owns: an open file may yet need them, or the next to stage."""
-        txn, objects = self._txn, self._index.objects
-        for number, (digest, (place, share)) in enumerate(sorted(self._places.items())):
-            if not number % TRIM_AFTER:
-                self._index.trim()
+        txn, objects, looked = self._txn, self._index.objects, self._index.looked
+        for digest, (place, share) in sorted(self._places.items()):
+            looked()
             txn.put(digest, OBJECT.pack(*place, share, 0, 0), overwrite=False, db=objects)
 
     def relocate(self, pack: int | None, digests: Iterable[bytes]) -> None:

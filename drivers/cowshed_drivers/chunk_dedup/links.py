@@ -7,18 +7,29 @@ does, because what one name sees all names shall see: each name's record is a fu
 
 from __future__ import annotations
 
+import errno
 import heapq
+import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .node import NO_DIGEST, SPLIT_ABOVE, Listing, put_directory, put_large_directory
+from cowshed.entry import parent_of
+
+from .node import NO_DIGEST, Listing, byte_order, put_sorted
 from .nodes import Nodes
 from .record import FILE, Record
-from .runs import Runs
 
+if TYPE_CHECKING:
+    from .rows import Rows
+
+#: Names that a file may have, as on ext4.
+LINK_MAX = 65_000
 #: Names in memory, of some 200 bytes each, before rows are better written to a file.
 _NEAR = 32_768
+#: Times that all rows are looked through for names in a directory, before they get an index.
+_LOOKS = 8
 #: Name, how old, record.
 _Aged = tuple[str, int, Record]
 
@@ -29,75 +40,160 @@ class Table:
     def __init__(self, nodes: Nodes, digest: bytes, spilling: Path | None) -> None:
         """``spilling``: where to write rows meanwhile; None: they stay in memory."""
         self._digest = digest
-        self._stored: Listing = {} if digest == NO_DIGEST else nodes.directory(digest)
+        self._stored: Listing = {} if digest == NO_DIGEST else nodes.by_pages(digest)
         self._spilling = spilling
         #: Rows that were changed; an empty one isn't there any more.
         self._near: dict[int, set[str]] = {}
         self._weight = 0
-        self._runs: Runs | None = None
+        #: Older rows that were changed.
+        self._far: Rows | None = None
+        self._looks = 0
         self._changed = False
 
     def names(self, number: int) -> set[str]:
         """Return every path of a file with several names, not to be changed; KeyError: it has
         but one."""
         names = self._near.get(number)
+        if names is None and self._far is not None:
+            names = self._far.names(_key(number))
         if names is None:
-            key = f"{number:x}"
-            record = None if self._runs is None else self._runs.get(key)
-            names = _decode((record or self._stored[key])[7])
+            names = _decode(self._stored[_key(number)][7])
         if not names:
             raise KeyError(number)
         return names
 
+    def count(self, number: int) -> int:
+        """Return how many names a file has; 0: it isn't here, for it has but one."""
+        count = self._far_count(number)
+        if count is None:
+            try:
+                count = len(self.names(number))
+            except KeyError:
+                count = 0
+        return count
+
+    def has(self, number: int, path: str) -> bool:
+        """Say whether a file has this among several names."""
+        if self._far_count(number) is not None:
+            assert self._far is not None
+            return self._far.has(_key(number), path)
+        try:
+            return path in self.names(number)
+        except KeyError:
+            return False
+
+    def _far_count(self, number: int) -> int | None:
+        """Return how many names a file has whose row is in the file; None: it isn't."""
+        if self._far is None or number in self._near:
+            return None
+        return self._far.count(_key(number))
+
     def put(self, number: int, names: Iterable[str]) -> None:
         """Say which names a file has; one that has but one has no row."""
         found = set(names)
-        self._note(number, found if len(found) > 1 else set(), len(found))
+        self._note(number, found if len(found) > 1 else set())
 
-    def add(self, number: int, path: str) -> set[str]:
-        """Give a file another name, and return all."""
-        names = self.names(number)
-        names.add(path)
-        self._note(number, names, 1)
-        return names
+    def add(self, number: int, path: str) -> int:
+        """Give a file another name; return how many it has.
 
-    def _note(self, number: int, names: set[str], weight: int) -> None:
+        Raises:
+            OSError: EMLINK, these would be more than ``LINK_MAX``.
+        """
+        count = self.count(number)
+        if count >= LINK_MAX:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), path)
+        if self._far_count(number):
+            assert self._far is not None
+            self._far.add(_key(number), path)
+        elif number in self._near:
+            self._changed = True
+            self._near[number].add(path)
+            self._weigh(1)
+        else:
+            self._note(number, self.names(number) | {path})
+        return count + 1
+
+    def drop(self, number: int, path: str) -> int:
+        """Take a name away; return how many the file has left. Who leaves one or none ``put``s."""
+        if self._far_count(number):
+            assert self._far is not None
+            self._far.drop(_key(number), path)
+            self._changed = True
+        else:
+            self._note(number, self.names(number) - {path})
+        return self.count(number)
+
+    def drop_below(self, number: int, prefix: str) -> int:
+        """Do so with all names that begin with ``prefix``, a path with its slash."""
+        if self._far_count(number):
+            assert self._far is not None
+            self._far.drop_below(_key(number), byte_order(prefix))
+            self._changed = True
+        else:
+            left = {name for name in self.names(number) if not name.startswith(prefix)}
+            self._note(number, left)
+        return self.count(number)
+
+    def _note(self, number: int, names: set[str]) -> None:
         self._changed = True
         self._near[number] = names
-        self._weight += 1 + weight
+        self._weigh(1 + len(names))
+
+    def _weigh(self, more: int) -> None:
+        self._weight += more
         if self._weight > _NEAR and self._spilling is not None:
-            if self._runs is None:
-                self._runs = Runs(self._spilling)
-            self._runs.add(self._newer())
-            self._near = {}
-            self._weight = 0
+            self._spill()
 
-    def _newer(self) -> dict[str, Record]:
-        return {
-            f"{number:x}": (FILE, 0, 0, 0, 0, 0, 0, _encode(names))
-            for number, names in self._near.items()
-        }
+    def _spill(self) -> Rows:
+        if self._far is None:
+            from .rows import Rows  # with SQLite, which few need
 
-    def below(self, prefix: str) -> list[tuple[int, set[str]]]:
-        """Return number and names of each file that has a name beginning so."""
-        begin = prefix.encode("utf-8", "surrogateescape")
+            assert self._spilling is not None
+            self._far = Rows(self._spilling)
+        self._far.put({_key(number): names for number, names in self._near.items()})
+        self._near = {}
+        self._weight = 0
+        return self._far
+
+    def below(self, prefix: str) -> Iterator[int]:
+        """Yield the number of each file that has a name beginning so, a path with its slash; some
+        come twice. Rows may be changed meanwhile."""
+        self._looks += 1
+        if self._spilling is None or (self._far is None and self._looks <= _LOOKS):
+            yield from self._looked_through(byte_order(prefix))
+            return
+        far = self._spill()
+        far.fill((key, _decode(record[7])) for key, record in self._stored.items())
+        self._stored = {}
+        for key in far.below(byte_order(prefix)):
+            number = int(key, 16)
+            if self.count(number):  # it may have lost them all when it came the first time
+                yield number
+
+    def _looked_through(self, begin: bytes) -> array[int]:
         later = b"\0" + begin
-        return [
-            (int(key, 16), _decode(record[7]))
-            for key, record in self._rows()
-            if record[7].startswith(begin) or later in record[7]
-        ]
+        return array(
+            "Q",
+            [
+                int(key, 16)
+                for key, record in self._rows()
+                if record[7].startswith(begin) or later in record[7]
+            ],
+        )
+
+    def parents(self, least: int) -> Iterator[str]:
+        """Yield each directory in which a file of ``least`` names or more, whose row was changed,
+        has one. Nothing is to be changed here meanwhile."""
+        if self._far is None:
+            many = [names for names in self._near.values() if len(names) >= least]
+            return iter(sorted({parent_of(name) for names in many for name in names}))
+        return self._spill().parents(least)
 
     def _rows(self) -> Iterator[tuple[str, Record]]:
-        newer = self._newer()
-        if self._runs is None:
-            ours: Iterable[tuple[str, Record]] = sorted(newer.items())
-        else:
-            ours = self._runs.merged(newer)
-        lots: tuple[Iterator[_Aged], Iterator[_Aged]] = (
-            _aged(ours, 0),
-            _aged(self._stored.items(), 1),
-        )
+        newer = ((_key(number), _row(names)) for number, names in self._near.items())
+        lots = [_aged(sorted(newer), 0), _aged(self._stored.items(), 2)]
+        if self._far is not None:
+            lots.append(_aged(((key, _row(names)) for key, names in self._far.files()), 1))
         last = ""
         for key, _, record in heapq.merge(*lots):
             if key != last:
@@ -109,17 +205,13 @@ class Table:
         """Hand the objects that hold the table to ``put``; return what names it."""
         if not self._changed:
             return self._digest
-        rows = self._rows()
-        first = list(islice(rows, SPLIT_ABOVE + 1))
-        if len(first) <= SPLIT_ABOVE:
-            return put_directory(dict(first), put) or NO_DIGEST
-        return put_large_directory(chain(first, rows), put)
+        return put_sorted(self._rows(), put) or NO_DIGEST
 
     def close(self) -> None:
         """Let go of the file. Closing twice is fine."""
-        runs, self._runs = self._runs, None
-        if runs is not None:
-            runs.close()
+        far, self._far = self._far, None
+        if far is not None:
+            far.close()
 
 
 class Seen:
@@ -143,7 +235,7 @@ def differing(nodes: Nodes, old: bytes, new: bytes) -> Iterator[tuple[set[str], 
     """Yield the names of each file in one table and in the other, where they differ."""
     one, other = _pages(nodes, old), _pages(nodes, new)
     shared = {*one} & {*other}
-    lots = (_aged(_outside(nodes, one, shared), 0), _aged(_outside(nodes, other, shared), 1))
+    lots = (_aged(nodes.outside(one, shared), 0), _aged(nodes.outside(other, shared), 1))
     waiting: _Aged | None = None
     for row in heapq.merge(*lots):
         if waiting is None:
@@ -168,16 +260,16 @@ def _pages(nodes: Nodes, digest: bytes) -> tuple[bytes, ...]:
     return () if digest == NO_DIGEST else nodes.pages(digest)
 
 
-def _outside(
-    nodes: Nodes, pages: Iterable[bytes], shared: set[bytes]
-) -> Iterator[tuple[str, Record]]:
-    for page in pages:
-        if page not in shared:
-            yield from nodes.page(page).items()
-
-
 def _aged(rows: Iterable[tuple[str, Record]], age: int) -> Iterator[_Aged]:
     return ((key, age, record) for key, record in rows)
+
+
+def _key(number: int) -> str:
+    return f"{number:x}"
+
+
+def _row(names: Iterable[str]) -> Record:
+    return (FILE, 0, 0, 0, 0, 0, 0, _encode(names))
 
 
 def _decode(payload: bytes) -> set[str]:
@@ -185,4 +277,4 @@ def _decode(payload: bytes) -> set[str]:
 
 
 def _encode(paths: Iterable[str]) -> bytes:
-    return "\0".join(sorted(paths)).encode("utf-8", "surrogateescape")
+    return byte_order("\0".join(sorted(paths)))

@@ -1,9 +1,11 @@
 """Nodes: how directories and roots are written; the store's format, version 1.
 
-A directory is one *page*, or, once it has more than ``SPLIT_ABOVE`` entries, a *list of pages* cut
-where the CRC-32 of a name ends in seven zero bits. Where the cuts fall depends on nothing but the
-set of names, so equal directories have equal digests whatever their history, and adding a file to
-a directory of 100,000 stores one page of about 128 entries and the list, not 8 MB.
+A directory is one *page*, or, once it has more than ``SPLIT_ABOVE`` entries or 4 MiB of tails, a
+*list of pages* cut where the CRC-32 of a name ends in seven zero bits, or before a page would have
+more than 4,096 entries or 4 MiB of tails (with names that somebody chose, or of many long rows).
+Where the cuts fall depends on nothing but what is in it, so equal directories have equal digests
+whatever their history, and adding a file to a directory of 100,000 stores one page of about 128
+entries and the list, not 8 MB.
 
     page   "DP" version 0                count u32  names u32   | FIXED × count | names | tails
     list   "DL" version 0                count u32              | digest × count
@@ -17,7 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from zlib import crc32
 
 import attrs
@@ -29,6 +32,9 @@ NO_DIGEST = bytes(DIGEST_BYTES)
 
 SPLIT_ABOVE = 256
 _CUT_MASK = 0x7F
+_PAGE_ENTRIES = 4096
+#: Bytes.
+_PAGE_TAILS = 4 << 20
 
 _PAGE = b"DP\x01\x00"
 _LIST = b"DL\x01\x00"
@@ -60,31 +66,45 @@ def put_directory(entries: Mapping[str, Record], put: Callable[[bytes], bytes]) 
     """Hand the objects that hold a directory to ``put``, which returns their digests; return what
     names it: of its only page, or of the list of pages, and nothing if it is empty."""
     names = sorted(entries, key=byte_order)
-    if len(names) <= SPLIT_ABOVE:
-        return put(_encode_page(names, entries)) if names else b""
-    return put_large_directory(((name, entries[name]) for name in names), put)
+    return put_sorted(((name, entries[name]) for name in names), put)
 
 
-def put_large_directory(
-    entries: Iterable[tuple[str, Record]], put: Callable[[bytes], bytes]
-) -> bytes:
-    """Do so with one of more than ``SPLIT_ABOVE`` entries, which come in byte order of names."""
+def put_sorted(entries: Iterable[tuple[str, Record]], put: Callable[[bytes], bytes]) -> bytes:
+    """Do so with entries that come in byte order of names."""
+    page: Entries = {}
+    tails = 0
+    rest = iter(entries)
+    for name, record in rest:
+        page[name] = record
+        tails += len(record[7])
+        if len(page) > SPLIT_ABOVE or tails > _PAGE_TAILS:
+            return _put_list(chain(page.items(), rest), put)
+    return put(_encode_page(page)) if page else b""
+
+
+def _put_list(entries: Iterable[tuple[str, Record]], put: Callable[[bytes], bytes]) -> bytes:
     digests: list[bytes] = []
     page: Entries = {}
+    tails = 0
     for name, record in entries:
-        if page and not crc32(byte_order(name)) & _CUT_MASK:
-            digests.append(put(_encode_page(list(page), page)))
-            page = {}
+        if page and (
+            not crc32(byte_order(name)) & _CUT_MASK
+            or len(page) >= _PAGE_ENTRIES
+            or tails + len(record[7]) > _PAGE_TAILS
+        ):
+            digests.append(put(_encode_page(page)))
+            page, tails = {}, 0
         page[name] = record
-    digests.append(put(_encode_page(list(page), page)))
+        tails += len(record[7])
+    digests.append(put(_encode_page(page)))
     return put(_LIST_HEAD.pack(_LIST, len(digests)) + b"".join(digests))
 
 
-def _encode_page(names: Sequence[str], entries: Mapping[str, Record]) -> bytes:
+def _encode_page(entries: Entries) -> bytes:
     pack = FIXED.pack
-    records = [entries[name] for name in names]
-    joined = byte_order("\0".join(names))
-    parts = [_PAGE_HEAD.pack(_PAGE, len(names), len(joined))]
+    records = entries.values()
+    joined = byte_order("\0".join(entries))
+    parts = [_PAGE_HEAD.pack(_PAGE, len(entries), len(joined))]
     parts += [pack(*record[:7], len(record[7])) for record in records]
     parts.append(joined)
     parts += [record[7] for record in records]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from .node import (
@@ -162,6 +162,14 @@ class Nodes:
             self._remember(digest, entries)
         return entries
 
+    def outside(
+        self, pages: Iterable[bytes], shared: Collection[bytes]
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield what is in these pages, but for those that are ``shared``."""
+        for page in pages:
+            if page not in shared:
+                yield from self.page(page).items()
+
     def extents(self, digest: bytes, pages: tuple[bytes, ...]) -> tuple[list[bytes], int]:
         """Return the first name of each of a directory's pages, and how many entries there are."""
         cache = self._cache
@@ -201,6 +209,11 @@ class Nodes:
         # Under the list's own digest: a look-up in a large directory shall not join pages again.
         self._remember(digest, whole)
         return whole
+
+    def by_pages(self, digest: bytes) -> Listing:
+        """Return all entries of a directory; only those that are looked at are read."""
+        pages = self.pages(digest)
+        return self.page(digest) if pages == (digest,) else Pages(self, digest, pages)
 
     def find(self, root: Record, path: str) -> Record | None:
         """Return what is at ``path`` below the root record, or None."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from cowshed.entry import Entry, Kind, parent_of
 
 from .links import Table
-from .node import Entries, Listing, Root, put_directory, put_large_directory
+from .node import Entries, Listing, Root, put_directory, put_sorted
 from .nodes import Nodes
 from .record import (
     DIRECTORY,
@@ -44,6 +43,8 @@ _FRESH_MAX = 32_768
 _LOADED = 8
 #: Entries of one folder that are better written to a file.
 _SPILL_AT = 16_384
+#: What was taken away from a folder that has a file.
+_GONE: Record = (255, 0, 0, 0, 0, 0, 0, b"")
 #: Folders that have a file, before they are better written and loaded again where needed.
 _LARGE_MAX = 16
 
@@ -62,24 +63,47 @@ class Folder:
     def entries(self) -> Entries:
         """All that is in it, for who changes more than one name or looks at more."""
         if self._runs is not None:
-            self._newer = dict(self._runs.merged(self._newer))
+            self._newer = dict(self.items())
             self.close()
         return self._newer
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it."""
+        return next(iter(self.items()), None) is None
 
     def get(self, name: str) -> Record | None:
         """Return what is at ``name``."""
         found = self._newer.get(name)
-        return self._runs.get(name) if found is None and self._runs is not None else found
+        if self._runs is None:
+            return found
+        if found is None:
+            found = self._runs.get(name)
+        return None if found is None or found[0] == _GONE[0] else found
 
     def put(self, name: str, record: Record) -> None:
         """Put an object at ``name``, in place of what is there."""
         self._newer[name] = record
 
+    def remove(self, name: str) -> None:
+        """Take away what is at ``name``."""
+        if self._runs is None:
+            del self._newer[name]
+        else:
+            self._newer[name] = _GONE
+
+    def clear(self) -> None:
+        """Take away everything."""
+        self.close()
+        self._newer.clear()
+        self.folders.clear()
+
     def items(self) -> Iterator[tuple[str, Record]]:
         """Yield all that is in it. Of a name that is put meanwhile it may be what was there."""
         if self._runs is None:
             return iter([*self._newer.items()])
-        return self._runs.merged(self._newer)
+        merged = self._runs.merged(self._newer)
+        return ((name, record) for name, record in merged if record[0] != _GONE[0])
 
     @property
     def is_large(self) -> bool:
@@ -102,7 +126,7 @@ class Folder:
         """Write it as objects; return what names it."""
         if self._runs is None:
             return put_directory(self._newer, put)
-        return put_large_directory(self._runs.merged(self._newer), put)
+        return put_sorted(self.items(), put)
 
     def close(self) -> None:
         """Let go of the file. Closing twice is fine."""
@@ -133,8 +157,6 @@ class Overlay:
         self.record = self._root.record
         self._top: Folder | None = None
         self._close_table()
-        #: Files of very many names, whose records don't say how many.
-        self._uncounted: set[int] = set()
         self._next_inode = self._root.next_inode
         self._recent: tuple[str, Folder] | None = None
         self._fresh = 0
@@ -245,22 +267,25 @@ class Overlay:
         """Take away ``path`` and everything below it."""
         directory, _, name = path.rpartition("/")
         folder = self.own(directory)
-        record = folder.entries.pop(name)
+        record = self.get(path)
+        folder.remove(name)
         below = folder.folders.pop(name, None)
         if record[0] == DIRECTORY:
             self._recent = None
-            if below.entries if below is not None else payload(record):
+            if not below.is_empty if below is not None else payload(record):
                 self._drop_links_below(path)
         elif record[1] & LINKED:
-            self._drop_link(path, record)
+            inode = inode_of(record)
+            self._settle_row(inode, self.table.drop(inode, path))
+        if folder.is_large:
+            self._grown(folder, 1)
 
     def clear(self, path: str) -> None:
         """Take away everything that directory ``path`` holds."""
         folder = self.own(path)
-        if folder.entries:
+        if not folder.is_empty:
             self._drop_links_below(path)
-            folder.entries.clear()
-            folder.folders.clear()
+            folder.clear()
         self._recent = None
 
     def move(self, source: str, destination: str) -> None:
@@ -302,47 +327,50 @@ class Overlay:
         record = self.get(existing)
         inode = inode_of(record)
         if inode:
-            names = self.table.add(inode, path)
+            count = self.table.add(inode, path)
         else:
             inode = self._next_inode
             self._next_inode += 1
-            names = {existing, path}
-            self.table.put(inode, names)
+            count = 2
+            self.table.put(inode, {existing, path})
         self._fresh += 1
-        record = change(record, inode=inode, links=len(names))
-        if len(names) > _MANY_NAMES and self._spilling is not None:
-            # Nobody asks a stage how many there are: it is said once, in the end.
-            self._uncounted.add(inode)
+        record = change(record, inode=inode, links=count)
+        if self._is_counted_late(count):
             self.changed = True
             self._put(path, record)
         else:
             self.replace(existing, record)
 
+    def _is_counted_late(self, count: int) -> bool:
+        """Say whether a file has so many names that its records don't say how many, until the end:
+        nobody asks a stage."""
+        return count > _MANY_NAMES and self._spilling is not None
+
     def _put(self, path: str, record: Record) -> None:
         directory, _, name = path.rpartition("/")
         self.own(directory).put(name, record)
 
-    def _settle_row(self, inode: int, names: set[str]) -> None:
-        """Say which names are left of a file, in the table and in their records."""
+    def _settle_row(self, inode: int, count: int) -> None:
+        """Say in the records of a file that has lost names how many are left."""
+        if self._is_counted_late(count):
+            return
+        names = self.names(inode) if count else set[str]()
         if names:
-            record = change(self.get(min(names)), inode=inode, links=len(names))
+            record = change(self.get(min(names)), inode=inode, links=count)
             for name in names:
                 self._put(name, record)
-        self.table.put(inode, names)
-
-    def _drop_link(self, path: str, record: Record) -> None:
-        """Account for ``path``, already gone from its directory, being no name any more."""
-        inode = inode_of(record)
-        self._settle_row(inode, self.names(inode) - {path})
+        if count < 2:
+            self.table.put(inode, ())
 
     def _drop_links_below(self, path: str) -> None:
         prefix = f"{path}/" if path else ""
-        for inode, names in self.table.below(prefix):
-            self._settle_row(inode, {name for name in names if not name.startswith(prefix)})
+        for inode in self.table.below(prefix):
+            self._settle_row(inode, self.table.drop_below(inode, prefix))
 
     def _rename_links_below(self, source: str, destination: str) -> None:
         prefix = f"{source}/"
-        for inode, names in self.table.below(prefix):
+        for inode in self.table.below(prefix):
+            names = self.names(inode)
             self.table.put(
                 inode,
                 {
@@ -354,22 +382,17 @@ class Overlay:
     def _count_names(self, put: Callable[[bytes], bytes]) -> None:
         """Say in each record of a file of very many names how many there are, one directory after
         the other: by files, each would be loaded and written again and again."""
-        counts: dict[int, int] = {}
-        directories: set[str] = set()
-        for inode in self._uncounted:
-            with suppress(KeyError):  # all but one are gone
-                names = self.names(inode)
-                counts[inode] = len(names)
-                directories.update(map(parent_of, names))
-        self._uncounted.clear()
-        for path in sorted(directories):
+        table = self._table
+        if table is None or self._spilling is None:
+            return
+        for path in table.parents(_MANY_NAMES + 1):
             folder = self.own(path)
             for name, record in folder.items():
-                count = counts.get(inode_of(record))
-                if count is not None:
-                    folder.put(name, change(record, inode=inode_of(record), links=count))
-                    if self._spilling is not None:
-                        folder.spill(self._spilling, _FRESH_MAX)
+                inode = inode_of(record)
+                count = table.count(inode) if inode else 0
+                if count > _MANY_NAMES:
+                    folder.put(name, change(record, inode=inode, links=count))
+                    self._grown(folder, 1)
             if self.is_crowded:
                 self.unload(put)
 
@@ -408,7 +431,9 @@ class Overlay:
             if old[0] == DIRECTORY or old[1] & LINKED:
                 self.delete(path)
             elif kind is Kind.WHITEOUT or kind is Kind.HARDLINK:
-                del folder.entries[name]
+                folder.remove(name)
+                if folder.is_large:
+                    self._grown(folder, 1)
         elif kind is Kind.WHITEOUT:
             raise failure(errno.ENOENT, path)
         if kind is Kind.HARDLINK:
@@ -418,15 +443,19 @@ class Overlay:
         elif record is not None:
             folder = self.own(directory)
             folder.put(name, record)
-            self._fresh += weight(record)
-            if self._fresh >= _FRESH_MAX and self._spilling is not None:
-                self._fresh = max(0, self._fresh - folder.spill(self._spilling, _SPILL_AT))
+            self._grown(folder, weight(record))
+
+    def _grown(self, folder: Folder, by: int) -> None:
+        """Note that more is in memory."""
+        self._fresh += by
+        if self._fresh >= _FRESH_MAX and self._spilling is not None:
+            self._fresh = max(0, self._fresh - folder.spill(self._spilling, _SPILL_AT))
 
     def _is_name_of(self, path: str, record: Record, target: str) -> bool:
         if path == target:
             return True
         inode = inode_of(record)
-        return bool(inode) and target in self.names(inode)
+        return bool(inode) and self.table.has(inode, target)
 
     # -- storing ------------------------------------------------------------------------------
 

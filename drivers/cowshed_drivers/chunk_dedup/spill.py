@@ -24,9 +24,7 @@ class Spill:
         self._slot = slot
         self._free = list(range(max(_BYTES // slot, 4)))
         self._where: OrderedDict[tuple[int, int], int] = OrderedDict()
-        descriptor, name = tempfile.mkstemp(dir=directory, prefix="spill-")
-        os.unlink(name)
-        self._file = os.fdopen(descriptor, "r+b", buffering=0)
+        self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
 
     def read(self, key: tuple[int, int], offset: int, length: int) -> bytes | None:
         """Return a part of a frame, if it is here."""

@@ -124,7 +124,7 @@ class ChunkStage(Stage):
             apparent = self._all_of(differences)
         else:
             differences.drain()
-            apparent = brought(changes(self._nodes, self._parent_root, root))
+            apparent = brought(changes(self._nodes, self._parent_root, root, self._store.staging))
         serial = time.time_ns()
         note = writer.note(Note(LAYER, serial, root, layer, self._parent))
         writer.publish()
