@@ -6,8 +6,8 @@ A tar is made while it is read, on standard input, so nothing of it lies on the 
 take two layers are an OCI layout.
 ``anonymous`` is the most that the process had of its own at any time (``RssAnon`` of
 proc_pid_status(5), looked at every 50 ms), ``resident`` what the kernel counts with pages of files
-that it had mapped (getrusage(2)). A million entries of one kind take half a minute to a minute and
-a half, and as many inodes where a driver has one for each.
+that it had mapped (``VmHWM``). A million entries of one kind take half a minute to some minutes,
+and as many inodes where a driver has one for each.
 """
 
 from __future__ import annotations
@@ -76,18 +76,19 @@ def _import(work: Path, driver: str, kind: str, entries: int) -> tuple[int, int,
         assert process.stdin is not None
         feeder = threading.Thread(target=_feed, args=(process.stdin, tar))
         feeder.start()
-        most = 0
+        anonymous = resident = 0
+        status = f"/proc/{process.pid}/status"
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            most = max(most, proc_field(f"/proc/{process.pid}/status", "RssAnon") or 0)
+            anonymous = max(anonymous, proc_field(status, "RssAnon") or 0)
+            resident = max(resident, proc_field(status, "VmHWM") or 0)
             time.sleep(_PAUSE)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
         seconds = time.perf_counter() - began
         feeder.join()
         if process.returncode:
             said.seek(0)
             raise ProgramError(failure(command, process.returncode, said.read()))
-    return most << 10, usage.ru_maxrss << 10, seconds
+    return anonymous << 10, resident << 10, seconds
 
 
 def write_layout(root: Path, kind: str, entries: int) -> None:
