@@ -17,10 +17,10 @@ from cowshed.driver import ChangeKind
 from cowshed.entry import Entry, Kind
 from cowshed_drivers.chunk_dedup import links, overlay, tally
 from cowshed_drivers.chunk_dedup.driver import ChunkDedup
+from cowshed_drivers.chunk_dedup.folder import Folder
 from cowshed_drivers.chunk_dedup.links import Seen, Table, differing
 from cowshed_drivers.chunk_dedup.node import NO_DIGEST, digest_of
 from cowshed_drivers.chunk_dedup.nodes import Nodes
-from cowshed_drivers.chunk_dedup.overlay import Folder
 from cowshed_drivers.chunk_dedup.tally import Tally
 
 
