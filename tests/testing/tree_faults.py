@@ -220,6 +220,17 @@ class ListsOnePage(ChangedTree):
     kind = _Paging
 
 
+class _Brief(MemoryTree):
+    def listdir(self, path: str) -> Iterator[str]:
+        return islice(super().listdir(path), 999)
+
+
+class ListsFewerThanItDescribes(ChangedTree):
+    """listdir gives fewer names than scandir."""
+
+    kind = _Brief
+
+
 class _Shallow(MemoryTree):
     def _directory(self, path: str) -> None:
         if path.count("/") > 100:
