@@ -181,7 +181,7 @@ def _pairs(entries: int) -> Iterator[bytes]:
 
 def _names(entries: int) -> Iterator[bytes]:
     chance = random.Random(2)
-    files = entries // 100
+    files = entries // 100 or 1
     yield _header("files", tarfile.DIRTYPE)
     for number in range(files):
         yield _file(f"files/{number:08d}", b"%08d" % number)

@@ -141,7 +141,10 @@ class Partials:
 
     def remove(self, name: str) -> int:
         """Remove a file unless it is held or gone; return the bytes freed."""
-        descriptor = _lock(self._directory / name, create=False)
+        try:
+            descriptor = _lock(self._directory / name, create=False)
+        except PermissionError:
+            return 0  # another user's
         if descriptor is None:
             return 0
         try:

@@ -47,7 +47,7 @@ def translated(path: str) -> Generator[None]:
         number = _ERRNO.get(kind)
         if number is None:
             raise
-        if number == errno.EIO and _is_full(os.path.dirname(path)):
+        if number == errno.EIO and _is_full(os.path.dirname(path) or "."):
             number = errno.ENOSPC
         raise OSError(number, os.strerror(number), path) from error
 

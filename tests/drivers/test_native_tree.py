@@ -14,11 +14,12 @@ import pytest
 from cowshed.driver import Stage
 from cowshed.entry import Entry, Kind
 from cowshed.errors import BusyError, InUseError
-from cowshed.native import stage as native_stage
+from cowshed.native import spooled
 from cowshed.native.directories import Directories
 from cowshed.native.hosting import Hosting, open_hosting
 from cowshed.native.removal import remove_directory
 from cowshed.native.sidecar import Record, Sidecar
+from cowshed.native.spooled import Spooled
 from cowshed_drivers.naive_copy.driver import NaiveCopy
 
 
@@ -250,7 +251,7 @@ def test_a_directory_of_many_names_is_removed(
     driver: NaiveCopy, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     """Of which a few are in memory."""
-    monkeypatch.setattr(native_stage, "_NAMES", 64)
+    monkeypatch.setattr(spooled, "_NEAR", 64)
     names = [f"d/name\n{number}" for number in range(50)] + ["d/\udcff\udcfe" + "n" * 100]
     with driver.stage(None) as stage:
         for path in ("d", "d/sub", "d/sub/sub"):
@@ -280,6 +281,35 @@ def test_a_directory_of_many_names_is_removed(
         assert form != "opaque" or tree.stat("d").mtime_ns == 5
     with driver.tree("l1") as tree:
         assert sorted(tree.listdir("d")) == sorted(["sub", *(name[2:] for name in names)])
+
+
+def test_deep_trees_are_removed_with_few_descriptors(
+    driver: NaiveCopy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spooled, "_NEAR", 8)
+    with driver.stage(None) as stage:
+        path = "d"
+        for _ in range(300):
+            stage.add(Entry(path=path, kind=Kind.DIRECTORY, mode=0o755))
+            add_file(stage, f"{path}/a-file")
+            path += "/d"
+        stage.seal("l1")
+    most = 0
+    really = Spooled.append
+
+    def append(self: Spooled, text: str) -> None:
+        nonlocal most
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        really(self, text)
+
+    with driver.stage("l1") as stage:
+        before = len(os.listdir("/proc/self/fd"))
+        monkeypatch.setattr(Spooled, "append", append)
+        stage.add(Entry(path="d", kind=Kind.WHITEOUT))
+        stage.seal("l2")
+    assert before <= most < before + 100, "the directories that are kept open, no file a level"
+    with driver.tree("l2") as tree:
+        assert list(tree.listdir("")) == []
 
 
 def test_listing_a_directory_leaves_other_listings_of_it_alone(driver: NaiveCopy) -> None:

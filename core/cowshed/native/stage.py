@@ -16,14 +16,13 @@ from .attributes import make_special, make_symlink, remove_xattr, settle, settle
 from .brought import Brought
 from .flushing import Flusher
 from .records import Record
+from .spooled import Spooled
 from .syscalls import write_sparse
 from .times import Times
 from .view import NativeView
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDWR
 _PIECE = 1 << 20
-#: Bytes of a directory's names in memory.
-_NAMES = 64 << 10
 
 #: Publishes the finished tree as a layer, given its ID and the bytes of the files it brought.
 Publish = Callable[[str, int], None]
@@ -164,32 +163,24 @@ class NativeStage(Stage):
         if self.view.find(path).kind is not Kind.DIRECTORY:
             self._remove_name(path)
             return
-        levels = [(path, self._all_names(path))]
-        while levels:
-            directory, names = levels[-1]
-            for name in names:
-                child = join(directory, name)
-                if self.view.find(child).kind is Kind.DIRECTORY:
-                    levels.append((child, self._all_names(child)))
-                    break
-                self._remove_name(child)
-            else:
-                levels.pop()
+        with Spooled(self.view.home) as directories:
+            directories.append(path)
+            for directory in directories:
+                for name in self._all_names(directory):
+                    child = join(directory, name)
+                    if self.view.find(child).kind is Kind.DIRECTORY:
+                        directories.append(child)
+                    else:
+                        self._remove_name(child)
+            for directory in reversed(directories):
                 self._remove_directory(directory)
 
     def _all_names(self, path: str) -> Iterator[str]:
         """Yield the names in a directory that is changed meanwhile. There may be very many."""
-        from tempfile import SpooledTemporaryFile  # with random: 3 ms
-
-        with SpooledTemporaryFile(_NAMES, dir=self.view.home) as file:
+        with Spooled(self.view.home) as names:
             for name in self.view.listdir(path):
-                file.write(os.fsencode(name) + b"\0")
-            file.seek(0)
-            rest = b""
-            while piece := file.read(_NAMES):
-                *names, rest = (rest + piece).split(b"\0")
-                for found in names:
-                    yield os.fsdecode(found)
+                names.append(name)
+            yield from names
 
     def _remove_directory(self, path: str) -> None:
         fd, name = self.view.directories.at(path)

@@ -123,7 +123,7 @@ class NativeView:
                         entry.is_file(follow_symlinks=False)
                         or entry.is_dir(follow_symlinks=False)
                         or entry.is_symlink()
-                        or kind_of(entry.stat(follow_symlinks=False).st_mode) is not None
+                        or _is_special(entry)
                     ):
                         yield entry.name
         finally:
@@ -248,6 +248,14 @@ class NativeView:
     def open_to_read(self, found: Found) -> BinaryIO:
         """Open the regular file ``found`` for reading."""
         return os.fdopen(self.open_found(found, os.O_RDONLY), "rb")
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Say whether it is a fifo or a device: no socket, and not gone meanwhile."""
+    try:
+        return kind_of(entry.stat(follow_symlinks=False).st_mode) is not None
+    except FileNotFoundError:
+        return False
 
 
 def _kind(status: os.stat_result, record: Record | None) -> Kind | None:

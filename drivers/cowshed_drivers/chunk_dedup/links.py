@@ -64,23 +64,33 @@ class Table:
 
     def count(self, number: int) -> int:
         """Return how many names a file has; 0: it isn't here, for it has but one."""
+        if number in self._near:
+            return len(self._near[number])
         count = self._far_count(number)
         if count is None:
-            try:
-                count = len(self.names(number))
-            except KeyError:
-                count = 0
+            payload = self._payload(number)
+            count = payload.count(b"\0") + 1 if payload else 0
         return count
+
+    def changed_count(self, number: int) -> int:
+        """Return how many names a file has whose row was changed; 0: it wasn't."""
+        if number in self._near:
+            return len(self._near[number])
+        return 0 if self._far is None else self._far.changed_count(_key(number))
 
     def has(self, number: int, path: str) -> bool:
         """Say whether a file has this among several names."""
+        if number in self._near:
+            return path in self._near[number]
         if self._far_count(number) is not None:
             assert self._far is not None
             return self._far.has(_key(number), path)
-        try:
-            return path in self.names(number)
-        except KeyError:
-            return False
+        return b"\0" + byte_order(path) + b"\0" in b"\0" + self._payload(number) + b"\0"
+
+    def _payload(self, number: int) -> bytes:
+        """Return what a stored row holds; nothing if there is none."""
+        record = self._stored.get(_key(number))
+        return b"" if record is None else record[7]
 
     def _far_count(self, number: int) -> int | None:
         """Return how many names a file has whose row is in the file; None: it isn't."""
@@ -104,6 +114,7 @@ class Table:
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), path)
         if self._far_count(number):
             assert self._far is not None
+            self._changed = True
             self._far.add(_key(number), path)
         elif number in self._near:
             self._changed = True

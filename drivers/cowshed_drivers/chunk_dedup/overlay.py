@@ -301,7 +301,7 @@ class Overlay:
             folder = self.own(path)
             for name, record in folder.items():
                 inode = inode_of(record)
-                count = table.count(inode) if inode else 0
+                count = table.changed_count(inode) if inode else 0
                 if count > _MANY_NAMES:
                     folder.put(name, change(record, inode=inode, links=count))
                     self._grown(folder, 1)

@@ -23,6 +23,8 @@ from .nodes import Nodes
 _SCHEMA = (
     "CREATE TABLE equal (path BLOB PRIMARY KEY, before INTEGER NOT NULL, after INTEGER NOT NULL,"
     " names INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE together (before INTEGER, after INTEGER, names INTEGER NOT NULL,"
+    " PRIMARY KEY (before, after)) WITHOUT ROWID",
     "CREATE TABLE wanted (path BLOB PRIMARY KEY, itself INTEGER NOT NULL) WITHOUT ROWID",
 )
 _WAS = (
@@ -32,15 +34,16 @@ _IS = (
     "INSERT INTO equal VALUES (?, ?, ?, ?) ON CONFLICT (path) DO UPDATE"
     " SET after=excluded.after, names=excluded.names"
 )
+#: Counted one by one: what SQLite sorts goes to files of its own, wherever they are.
 _TOGETHER = (
-    "CREATE TABLE together AS"
-    " SELECT before, after, count(*) AS names FROM equal GROUP BY before, after",
-    "CREATE INDEX by_before ON together (before, after)",
+    "INSERT INTO together SELECT before, after, 1 FROM equal WHERE true"
+    " ON CONFLICT (before, after) DO UPDATE SET names = names + 1"
 )
 _CHANGED = (
     "SELECT equal.path FROM equal JOIN together USING (before, after)"
     " WHERE equal.names != together.names"
-    " OR (SELECT count(*) FROM together AS all_of WHERE all_of.before = equal.before) > 1"
+    " OR EXISTS (SELECT 1 FROM together AS other"
+    " WHERE other.before = equal.before AND other.after != equal.after)"
 )
 
 
@@ -76,8 +79,7 @@ class Relinks:
             self._database.executemany(
                 _IS, ((byte_order(path), next(single), number, len(after)) for path in now)
             )
-        for statement in _TOGETHER:
-            self._database.execute(statement)
+        self._database.execute(_TOGETHER)
         self._database.executemany("INSERT OR IGNORE INTO wanted VALUES (?, ?)", self._wanted())
 
     def _wanted(self) -> Iterator[tuple[bytes, int]]:

@@ -1,7 +1,8 @@
 """Rows: which names files with several have, in a nameless SQLite file.
 
 There may be millions of them, each wanted for a moment only. Of each file there is a row that
-says how many names it has, with none itself, and behind it a row for each name.
+says how many names it has, with none itself, and behind it a row for each name. What SQLite sorts
+goes to files of its own, wherever they are; so everything has its index from the beginning.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from cowshed.sqlite import nameless
 from .node import byte_order
 
 _SCHEMA = (
-    "CREATE TABLE names (key TEXT NOT NULL, name BLOB NOT NULL, count INTEGER,"
+    "CREATE TABLE names (key TEXT NOT NULL, name BLOB NOT NULL, count INTEGER, changed INTEGER,"
     " PRIMARY KEY (key, name)) WITHOUT ROWID",
+    "CREATE INDEX by_name ON names (name) WHERE name > x''",
     "CREATE TABLE parents (path BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 _COUNT = "SELECT count FROM names WHERE key = ? AND name = x''"
@@ -30,7 +32,6 @@ class Rows:
 
     def __init__(self, directory: Path) -> None:
         self._database = nameless(os.path.join(directory, f"links-{os.urandom(8).hex()}"), *_SCHEMA)
-        self._by_name = False
 
     def close(self) -> None:
         """Let go of the file, which has no name. Closing twice is fine."""
@@ -39,26 +40,32 @@ class Rows:
     def put(self, files: Mapping[str, Iterable[str]]) -> None:
         """Say of each of these files which names it has."""
         self._database.executemany("DELETE FROM names WHERE key = ?", ((key,) for key in files))
-        self._insert(files.items())
+        self._insert(files.items(), changed=True)
 
     def fill(self, files: Iterable[tuple[str, Iterable[str]]]) -> None:
-        """Put those that aren't here."""
-        self._insert((key, names) for key, names in files if self.count(key) is None)
+        """Put those that aren't here, as files that nobody has changed."""
+        new = ((key, names) for key, names in files if self.count(key) is None)
+        self._insert(new, changed=False)
 
-    def _insert(self, files: Iterable[tuple[str, Iterable[str]]]) -> None:
-        def rows() -> Iterator[tuple[str, bytes, int | None]]:
+    def _insert(self, files: Iterable[tuple[str, Iterable[str]]], *, changed: bool) -> None:
+        def rows() -> Iterator[tuple[str, bytes, int | None, bool | None]]:
             for key, names in files:
                 found = {*names}
-                yield key, b"", len(found)
+                yield key, b"", len(found), changed
                 for name in found:
-                    yield key, byte_order(name), None
+                    yield key, byte_order(name), None, None
 
-        self._database.executemany("INSERT INTO names VALUES (?, ?, ?)", rows())
+        self._database.executemany("INSERT INTO names VALUES (?, ?, ?, ?)", rows())
 
     def count(self, key: str) -> int | None:
         """Return how many names a file has; None: it isn't here."""
         found = self._database.rows(_COUNT, (key,))
         return found[0][0] if found else None
+
+    def changed_count(self, key: str) -> int:
+        """Return how many names a file has that somebody has changed; 0: it isn't one."""
+        found = self._database.rows(_COUNT + " AND changed", (key,))
+        return found[0][0] if found else 0
 
     def names(self, key: str) -> set[str] | None:
         """Return a file's names; None: it isn't here."""
@@ -72,7 +79,9 @@ class Rows:
 
     def add(self, key: str, name: str) -> None:
         """Give a file that is here a name that it hasn't."""
-        self._database.execute("INSERT INTO names VALUES (?, ?, NULL)", (key, byte_order(name)))
+        self._database.execute(
+            "INSERT INTO names VALUES (?, ?, NULL, NULL)", (key, byte_order(name))
+        )
         self._counted(key, 1)
 
     def drop(self, key: str, name: str) -> None:
@@ -92,15 +101,13 @@ class Rows:
 
     def _counted(self, key: str, more: int) -> None:
         self._database.execute(
-            "UPDATE names SET count = count + ? WHERE key = ? AND name = x''", (more, key)
+            "UPDATE names SET count = count + ?, changed = 1 WHERE key = ? AND name = x''",
+            (more, key),
         )
 
     def below(self, prefix: bytes) -> Iterator[str]:
         """Yield the keys of files that have a name beginning with ``prefix``, some twice. Names may
         be dropped meanwhile."""
-        if not self._by_name:
-            self._database.execute("CREATE INDEX by_name ON names (name) WHERE name > x''")
-            self._by_name = True
         last = prefix or b"\x01"
         while True:
             found = self._database.rows(
@@ -135,12 +142,12 @@ class Rows:
             yield key, names
 
     def parents(self, least: int) -> Iterator[str]:
-        """Yield each directory in which a file of ``least`` names or more has one."""
+        """Yield each directory in which a file of ``least`` names or more has one, if somebody has
+        changed it."""
         self._database.execute("DELETE FROM parents")
-        for _, names in self.files():
-            if len(names) >= least:
-                paths = {(byte_order(parent_of(name)),) for name in names}
-                self._database.executemany("INSERT OR IGNORE INTO parents VALUES (?)", paths)
+        for key in self._many(least):
+            paths = {(byte_order(parent_of(name)),) for name in self.names(key) or ()}
+            self._database.executemany("INSERT OR IGNORE INTO parents VALUES (?)", paths)
         last = b""
         while True:
             found = self._database.rows(
@@ -150,6 +157,19 @@ class Rows:
             if len(found) < _ROWS:
                 return
             last = found[-1][0] + b"\0"
+
+    def _many(self, least: int) -> Iterator[str]:
+        last = ""
+        while True:
+            found = self._database.rows(
+                "SELECT key FROM names WHERE key > ? AND name = x'' AND changed AND count >= ?"
+                " ORDER BY key LIMIT ?",
+                (last, least, _ROWS),
+            )
+            for (last,) in found:
+                yield last
+            if len(found) < _ROWS:
+                return
 
 
 def _text(path: bytes) -> str:

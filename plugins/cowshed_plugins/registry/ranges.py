@@ -123,7 +123,7 @@ class _Reader:
 
 
 class _Body:
-    """An answer's body, by lines and by pieces; more than ``most`` bytes of it are never read."""
+    """An answer's body, by lines and by pieces. Of more than ``most`` bytes no part is taken."""
 
     def __init__(self, response: Response, most: int) -> None:
         self._response = response
