@@ -3,14 +3,12 @@
 A layer may have one directory of a million files, and it is written only when all of them are
 known, as its pages are cut by the names' order. So what was put into it goes to a file, in runs
 that are sorted, and is merged in the end. Behind each run are the hashes of its names, in their
-order, with where each entry is; they are mapped. A filter (Bloom, 1970) knows of most names that
-they are in no run.
+order, with where each entry is. A filter (Bloom, 1970) knows of most names that they are in no run.
 """
 
 from __future__ import annotations
 
 import heapq
-import mmap
 import os
 from array import array
 from bisect import bisect_left
@@ -27,21 +25,18 @@ _AHEAD = 16 << 20
 #: Bits of the filter at first, and at least for each name.
 _FILTER = 1 << 21
 _BITS = 8
+#: Hashes on either side of where one should be, six standard deviations of where they are: half the
+#: root of a run's names.
+_AROUND = 512
+_NUMBER = 8
 
 
 class _Run(NamedTuple):
     start: int
     end: int
-    mapped: mmap.mmap
-    #: Hashes of the names in their order, and where each entry is.
-    hashes: memoryview
-    places: memoryview
-
-    def close(self) -> None:
-        """Let go of what is mapped."""
-        self.hashes.release()
-        self.places.release()
-        self.mapped.close()
+    #: Where the hashes of its names are, in their order, and behind them where each entry is.
+    hashes: int
+    names: int
 
 
 class Runs:
@@ -58,9 +53,6 @@ class Runs:
 
     def close(self) -> None:
         """Let go of the file, which has no name."""
-        for run in self._runs:
-            run.close()
-        self._runs.clear()
         self._file.close()
 
     def add(self, entries: Mapping[str, Record]) -> None:
@@ -79,29 +71,24 @@ class Runs:
             end += 2 + len(head) + len(encoded) + len(record[7])
         found.sort()
         index = array("q", [one for one, _ in found]) + array("q", [place for _, place in found])
-        size = len(index) * index.itemsize
-        begin = -(-end // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        self._write(b"".join(parts), start)
-        self._write(index, begin)
-        mapped = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ, offset=begin)
-        view = memoryview(mapped)
-        half = size // 2
-        run = _Run(start, end, mapped, view[:half].cast("q"), view[half:].cast("q"))
-        self._runs.append(run)
-        self._end = begin + size
-        self._note(run)
-        for older in self._runs:  # what was looked at doesn't stay in this process's memory
-            older.mapped.madvise(mmap.MADV_DONTNEED)
+        parts.append(index.tobytes())
+        data, at = memoryview(b"".join(parts)), start
+        while data:
+            written = os.pwrite(self._file.fileno(), data, at)
+            data, at = data[written:], at + written
+        self._runs.append(_Run(start, end, end, len(found)))
+        self._end = at
+        self._note(self._runs[-1])
 
     def _note(self, run: _Run) -> None:
-        self._names += len(run.hashes)
+        self._names += run.names
         fresh = [run]
-        if self._names * _BITS > len(self._filter) << 3:
+        while self._names * _BITS > len(self._filter) << 3:
             self._filter = bytearray(len(self._filter) << 1)
             fresh = self._runs
         filter = self._filter
         for one in fresh:
-            for key in one.hashes:
+            for key in self._hashes(one, 0, one.names):
                 for bit in self._bits(key):
                     filter[bit >> 3] |= 1 << (bit & 7)
 
@@ -109,11 +96,13 @@ class Runs:
         mask = (len(self._filter) << 3) - 1
         return key & mask, key >> 27 & mask
 
-    def _write(self, data: bytes | array[int], at: int) -> None:
-        left = memoryview(data).cast("B")
-        while left:
-            written = os.pwrite(self._file.fileno(), left, at)
-            left, at = left[written:], at + written
+    def _hashes(self, run: _Run, start: int, end: int) -> array[int]:
+        return self._numbers(run.hashes + start * _NUMBER, end - start)
+
+    def _numbers(self, at: int, count: int) -> array[int]:
+        found = array("q")
+        found.frombytes(os.pread(self._file.fileno(), count * _NUMBER, at))
+        return found
 
     def get(self, name: str) -> Record | None:
         """Return what was last put at ``name``."""
@@ -122,13 +111,24 @@ class Runs:
             if not self._filter[bit >> 3] & 1 << (bit & 7):
                 return None
         for run in reversed(self._runs):
-            at = bisect_left(run.hashes, wanted)
-            while at < len(run.hashes) and run.hashes[at] == wanted:
-                found, record = next(self._read(run.places[at], run.end, 1024))
+            for place in self._places(run, wanted):
+                found, record = next(self._read(place, run.end, 1024))
                 if found == name:
                     return record
-                at += 1
         return None
+
+    def _places(self, run: _Run, wanted: int) -> Iterator[int]:
+        """Yield where there are entries of this hash."""
+        # Hashes are spread evenly: it is near where it would be if they were so exactly.
+        guess = (wanted + (1 << 63)) * run.names >> 64
+        start, end = max(0, guess - _AROUND), min(run.names, guess + _AROUND)
+        hashes = self._hashes(run, start, end)
+        if (start and hashes[0] >= wanted) or (end < run.names and hashes[-1] <= wanted):
+            start, hashes = 0, self._hashes(run, 0, run.names)
+        at = bisect_left(hashes, wanted)
+        while at < len(hashes) and hashes[at] == wanted:
+            yield self._numbers(run.hashes + (run.names + start + at) * _NUMBER, 1)[0]
+            at += 1
 
     def merged(self, newer: Mapping[str, Record]) -> Iterator[tuple[str, Record]]:
         """Yield all entries in byte order of names, ``newer`` ones in place of those here."""
