@@ -411,6 +411,23 @@ def test_a_file_has_no_more_names_than_on_ext4(
         bring(driver, ABOVE, LAYER, *(link(f"m{number}", "f") for number in range(2)))
 
 
+@pytest.mark.parametrize("near", [32_768, 10])
+def test_the_names_of_a_file_are_not_too_long_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    """65,000 paths of 4 KiB each would take a quarter of a gigabyte several times over."""
+    monkeypatch.setattr(links, "_NEAR", near)
+    monkeypatch.setattr(links, "_EVERY", 8)
+    monkeypatch.setattr(links, "LINK_BYTES", 10_000)
+    table = Table(Objects().nodes, NO_DIGEST, tmp_path)
+    table.put(3, {"a", "b"})
+    with pytest.raises(OSError, match="Too many links"):
+        for number in range(100):
+            table.add(3, f"{number:0400d}")
+    assert table.count(3) == 32
+    table.close()
+
+
 def test_changes_of_a_layer_of_many_pairs(
     driver: ChunkDedup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

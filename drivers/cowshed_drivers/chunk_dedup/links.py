@@ -24,10 +24,14 @@ from .record import FILE, Record
 if TYPE_CHECKING:
     from .rows import Rows
 
-#: Names that a file may have, as on ext4.
-LINK_MAX = 65_000
+#: Names that a file may have, as on ext4, and about how many bytes: all of them are in memory when
+#: its row is written.
+LINK_MAX, LINK_BYTES = 65_000, 16 << 20
+#: Names after which their bytes are added up.
+_EVERY = 1024
 #: Names in memory, of some 200 bytes each, before rows are better written to a file.
 _NEAR = 32_768
+_LONG = 256
 #: Times that all rows are looked through for names in a directory, before they get an index.
 _LOOKS = 8
 #: Name, how old, record.
@@ -107,10 +111,10 @@ class Table:
         """Give a file another name; return how many it has.
 
         Raises:
-            OSError: EMLINK, these would be more than ``LINK_MAX``.
+            OSError: EMLINK, these would be too many.
         """
         count = self.count(number)
-        if count >= LINK_MAX:
+        if count >= LINK_MAX or (count % _EVERY == 0 and self._size(number) > LINK_BYTES):
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), path)
         if self._far_count(number):
             assert self._far is not None
@@ -119,10 +123,16 @@ class Table:
         elif number in self._near:
             self._changed = True
             self._near[number].add(path)
-            self._weigh(1)
+            self._weigh(1 + len(path) // _LONG)
         else:
             self._note(number, self.names(number) | {path})
         return count + 1
+
+    def _size(self, number: int) -> int:
+        if self._far_count(number) is not None:
+            assert self._far is not None
+            return self._far.size(_key(number))
+        return sum(map(len, self.names(number)))
 
     def drop(self, number: int, path: str) -> int:
         """Take a name away; return how many the file has left. Who leaves one or none ``put``s."""
@@ -148,7 +158,7 @@ class Table:
     def _note(self, number: int, names: set[str]) -> None:
         self._changed = True
         self._near[number] = names
-        self._weigh(1 + len(names))
+        self._weigh(1 + sum(1 + len(name) // _LONG for name in names))
 
     def _weigh(self, more: int) -> None:
         self._weight += more

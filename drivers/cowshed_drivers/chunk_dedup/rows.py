@@ -72,6 +72,12 @@ class Rows:
         found = self._database.rows("SELECT name FROM names WHERE key = ?", (key,))
         return {_text(name) for (name,) in found if name} if found else None
 
+    def size(self, key: str) -> int:
+        """Return how long the names of a file that is here are, together."""
+        found = "SELECT coalesce(sum(length(name)), 0) FROM names WHERE key = ?"
+        total: int = self._database.rows(found, (key,))[0][0]
+        return total
+
     def has(self, key: str, name: str) -> bool:
         """Say whether a file has this name."""
         found = "SELECT 1 FROM names WHERE key = ? AND name = ?"
