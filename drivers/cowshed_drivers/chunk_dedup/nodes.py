@@ -10,7 +10,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from .node import (
     Entries,
@@ -27,33 +27,71 @@ from .record import DIRECTORY, Record, payload, weight
 
 #: Entries kept decoded, about 400 bytes each.
 _ENTRIES = 40_000
-_LISTS = 1_000
+_ROOTS = 1_000
+#: Digests of pages, about 75 bytes each.
+_DIGESTS = 100_000
 #: Pages, of some 128 entries each, up to which a directory is kept as a whole.
 _MANY = 128
-#: Larger directories of which is known where their pages begin.
-_EXTENTS = 16
+#: First names of pages of larger directories, about 100 bytes each.
+_FIRSTS = 100_000
 
 _EMPTY: Entries = {}
 
 T = TypeVar("T")
 
 
+class Recent(Generic[T]):
+    """What was found last under digests, up to a weight, and the last in any case."""
+
+    def __init__(self, most: int, weigh: Callable[[T], int]) -> None:
+        self.most = most
+        self._weigh = weigh
+        self._guard = threading.Lock()
+        self._found: OrderedDict[bytes, tuple[T, int]] = OrderedDict()
+        self._total = 0
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._found
+
+    def get(self, digest: bytes) -> T | None:
+        """Return what was found."""
+        found = self._found.get(digest)
+        return None if found is None else found[0]
+
+    def use(self, digest: bytes) -> T | None:
+        """Return it, and keep it longer than what isn't used."""
+        with self._guard:
+            if digest in self._found:
+                self._found.move_to_end(digest)
+        return self.get(digest)
+
+    def keep(self, digest: bytes, found: T) -> None:
+        """Keep what was found; of what came first, no more than there is room for."""
+        weight = self._weigh(found)
+        with self._guard:
+            if digest not in self._found:
+                self._total += weight
+                self._found[digest] = found, weight
+            while self._total > self.most and len(self._found) > 1:
+                self._total -= self._found.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._guard:
+            self._found.clear()
+            self._total = 0
+
+
+def _weight(entries: Entries) -> int:
+    return sum(map(weight, entries.values()))
+
+
 class _Cache:
     def __init__(self) -> None:
-        self.guard = threading.Lock()
-        self.pages: OrderedDict[bytes, Entries] = OrderedDict()
-        self.entries = 0
-        self.most = _ENTRIES
-        self.lists: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
-        self.roots: OrderedDict[bytes, Root] = OrderedDict()
-        self.extents: OrderedDict[bytes, tuple[list[bytes], int]] = OrderedDict()
-
-    def keep(self, table: OrderedDict[bytes, T], digest: bytes, found: T, most: int) -> None:
-        """Keep what was found in ``table``, of ``most`` the one that came first no longer."""
-        with self.guard:
-            table[digest] = found
-            if len(table) > most:
-                table.popitem(last=False)
+        self.pages: Recent[Entries] = Recent(_ENTRIES, _weight)
+        self.lists: Recent[tuple[bytes, ...]] = Recent(_DIGESTS, len)
+        self.roots: Recent[Root] = Recent(_ROOTS, lambda root: 1)
+        self.extents: Recent[tuple[list[bytes], int]] = Recent(_FIRSTS, lambda found: len(found[0]))
 
 
 class Pages(Mapping[str, Record]):
@@ -130,7 +168,7 @@ class Nodes:
                 root = Root.decode(self.get(digest))
             except MalformedError as error:
                 raise DamagedError(str(error)) from error
-            cache.keep(cache.roots, digest, root, _LISTS)
+            cache.roots.keep(digest, root)
         return root
 
     def pages(self, digest: bytes) -> tuple[bytes, ...]:
@@ -149,9 +187,9 @@ class Nodes:
         except MalformedError as error:
             raise DamagedError(str(error)) from error
         if found is None:
-            self._remember(digest, _decode(data))
+            cache.pages.keep(digest, _decode(data))
             return (digest,)
-        cache.keep(cache.lists, digest, found, _LISTS)
+        cache.lists.keep(digest, found)
         return found
 
     def page(self, digest: bytes) -> Entries:
@@ -159,7 +197,7 @@ class Nodes:
         entries = self._cache.pages.get(digest)
         if entries is None:
             entries = _decode(self.get(digest))
-            self._remember(digest, entries)
+            self._cache.pages.keep(digest, entries)
         return entries
 
     def outside(
@@ -172,11 +210,7 @@ class Nodes:
 
     def extents(self, digest: bytes, pages: tuple[bytes, ...]) -> tuple[list[bytes], int]:
         """Return the first name of each of a directory's pages, and how many entries there are."""
-        cache = self._cache
-        with cache.guard:
-            found = cache.extents.get(digest)
-            if found is not None:
-                cache.extents.move_to_end(digest)
+        found = self._cache.extents.use(digest)
         if found is None:
             firsts: list[bytes] = []
             total = 0
@@ -188,7 +222,7 @@ class Nodes:
                 firsts.append(first)
                 total += count
             found = firsts, total
-            cache.keep(cache.extents, digest, found, _EXTENTS)
+            self._cache.extents.keep(digest, found)
         return found
 
     def directory(self, digest: bytes) -> Listing:
@@ -207,7 +241,7 @@ class Nodes:
         for page in pages:
             whole.update(self._cache.pages.get(page) or _decode(self.get(page)))
         # Under the list's own digest: a look-up in a large directory shall not join pages again.
-        self._remember(digest, whole)
+        self._cache.pages.keep(digest, whole)
         return whole
 
     def by_pages(self, digest: bytes) -> Listing:
@@ -229,30 +263,13 @@ class Nodes:
 
     def keep(self, entries: int) -> None:
         """Keep that many entries decoded from now on."""
-        self._cache.most = entries
+        self._cache.pages.most = entries
 
     def clear(self) -> None:
         """Forget everything."""
         cache = self._cache
-        with cache.guard:
-            cache.pages.clear()
-            cache.entries = 0
-            cache.lists.clear()
-            cache.roots.clear()
-            cache.extents.clear()
-
-    def _remember(self, digest: bytes, entries: Entries) -> None:
-        cache = self._cache
-        with cache.guard:
-            if digest not in cache.pages:
-                cache.entries += _weight(entries)
-            cache.pages[digest] = entries
-            while cache.entries > cache.most and len(cache.pages) > 1:
-                cache.entries -= _weight(cache.pages.popitem(last=False)[1])
-
-
-def _weight(entries: Entries) -> int:
-    return sum(map(weight, entries.values()))
+        for recent in (cache.pages, cache.lists, cache.roots, cache.extents):
+            recent.clear()
 
 
 def _decode(data: bytes) -> Entries:
