@@ -46,7 +46,7 @@ LAYER, CONTAINER, SNAPSHOT, CLAIM = 1, 2, 3, 4
 NAMED = (LAYER, CONTAINER)
 
 #: Rows after which those looked at are better let go of: the kernel maps 64 KiB for each.
-_TRIM_AFTER = 128
+_TRIM_AFTER = 64
 
 #: Stands before IDs that aren't 64 hex digits, so that their keys are longer than 32 bytes.
 _TEXT_MARK = b"=" * 33

@@ -26,7 +26,7 @@ from .pack import DamagedError
 from .record import DIRECTORY, Record, payload, weight
 
 #: Entries kept decoded, about 400 bytes each.
-_ENTRIES = 40_000
+ENTRIES = 40_000
 _ROOTS = 1_000
 #: Digests of pages, about 75 bytes each.
 _DIGESTS = 100_000
@@ -88,7 +88,7 @@ def _weight(entries: Entries) -> int:
 
 class _Cache:
     def __init__(self) -> None:
-        self.pages: Recent[Entries] = Recent(_ENTRIES, _weight)
+        self.pages: Recent[Entries] = Recent(ENTRIES, _weight)
         self.lists: Recent[tuple[bytes, ...]] = Recent(_DIGESTS, len)
         self.roots: Recent[Root] = Recent(_ROOTS, lambda root: 1)
         self.extents: Recent[tuple[list[bytes], int]] = Recent(_FIRSTS, lambda found: len(found[0]))

@@ -14,6 +14,7 @@ from .collect import sweep
 from .commit import parent_of, seal_layer
 from .compare import Comparison
 from .content import hold_stream
+from .heap import give_back
 from .index import LAYER
 from .links import Seen
 from .node import EMPTY_ROOT_DIGEST
@@ -72,6 +73,7 @@ class ChunkStage(Stage):
             self._overlay.apply(entry, record)
             if self._overlay.is_crowded:
                 self._overlay.unload(writer.put_node)
+                give_back()
         except DamagedError as error:
             raise self._explained(error, f"{self._parent}: /{entry.path}") from error
 

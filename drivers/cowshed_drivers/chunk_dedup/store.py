@@ -23,7 +23,7 @@ from cowshed.locking import Lock, LockFile
 from .chunks import CHUNK_MAX
 from .index import OBJECT, Index
 from .node import EMPTY_ROOT, EMPTY_ROOT_DIGEST, digest_of
-from .nodes import Nodes
+from .nodes import ENTRIES, Nodes
 from .options import Options
 from .pack import DamagedError
 from .spill import Spill
@@ -77,21 +77,24 @@ class Store:
             if self._spill is None:
                 self._spill = Spill(self.staging, self.options.group_size + CHUNK_MAX)
                 self._cache_size = 0
-                self.index.trims = True
-                self.nodes.keep(_FRUGAL_ENTRIES)
+                self._frugal(True)
 
     def staging_begins(self) -> None:
-        """Keep few unpacked frames until as many stages have ended: a stage reads directories
-        again that it wrote, one after the other."""
+        """Keep few unpacked frames and directories until as many stages have ended: a stage reads
+        directories again that it wrote, one after the other."""
         with self._guard:
             self._stages += 1
-            self.index.trims = True
+            self._frugal(True)
 
     def staging_ends(self) -> None:
-        """Keep as many unpacked frames as before."""
+        """Keep as many as before."""
         with self._guard:
             self._stages -= 1
-            self.index.trims = self._stages > 0 or self._spill is not None
+            self._frugal(self._stages > 0 or self._spill is not None)
+
+    def _frugal(self, frugal: bool) -> None:
+        self.index.trims = frugal
+        self.nodes.keep(_FRUGAL_ENTRIES if frugal else ENTRIES)
 
     # -- locks --------------------------------------------------------------------------------
 
