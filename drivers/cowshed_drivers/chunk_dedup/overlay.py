@@ -40,7 +40,7 @@ _MANY_NAMES = 16
 #: New entries, of some 300 bytes each, before folders are better unloaded.
 _FRESH_MAX = 32_768
 #: Entries loaded that count as one that is new.
-_LOADED = 4
+_LOADED = 2
 #: Entries of one folder that are better written to a file.
 _SPILL_AT = 16_384
 #: Folders that have a file, before they are better written and loaded again where needed.
