@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +63,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
+
+
+def until_it_waits(pid: int) -> None:
+    """Wait until a ``cowshed run`` does nothing but wait for its container: what a container says
+    may be read before its runner knows of it, and a signal then ends the start instead."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        if where == "do_wait":
+            return
+        if where == "0":  # a kernel that doesn't tell, or one that is just running
+            time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def sh(container: Container, script: str, **how: Any) -> str:

@@ -22,7 +22,7 @@ from cowshed import Shed
 from cowshed.running import identity
 from cowshed.running.registry import PID, Registry, begun
 
-from .helpers import CommandLine, as_root, heed_signals, wait_for
+from .helpers import CommandLine, as_root, heed_signals, until_it_waits, wait_for
 
 SIZE = "stty size; read x; exit 3"
 ENDLESS = "trap 'echo got TERM; exit 5' TERM; trap 'echo got HUP; exit 6' HUP; "
@@ -76,6 +76,7 @@ def test_signals_go_to_the_process_and_rm_removes_the_container(
     process = cowshed.start("run", "--rm", "--runtime", runtime, "tools", "sh", "-c", ENDLESS)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
+    until_it_waits(process.pid)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
@@ -101,6 +102,7 @@ def test_what_the_caller_ignores_the_process_doesnt(
     # 32 and 33 are the C library's own: nobody can set them, whatever they were.
     assert int(process.stdout.readline(), 16) & ~(0b11 << 31) == 0
     assert process.stdout.readline() == b"ready\n"
+    until_it_waits(process.pid)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGINT)
     process.terminate()
@@ -116,6 +118,7 @@ def test_the_third_signal_kills_what_ignores_them(
     process = cowshed.start("run", "--rm", "--runtime", runtime, "tools", "sh", "-c", script)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
+    until_it_waits(process.pid)
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
