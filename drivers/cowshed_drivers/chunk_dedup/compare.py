@@ -34,11 +34,10 @@ from .tally import Tally
 if TYPE_CHECKING:
     from .relinks import Relinks
 
-#: path, what was there, what is there
+#: Path, or name in a directory, what was there, what is there.
 Difference: TypeAlias = tuple[str, Record | None, Record | None]
 
 _Named: TypeAlias = tuple[str, Record]
-_Pair: TypeAlias = tuple[str, Record | None, Record | None]
 
 _NO_PAGES = set[bytes]()
 
@@ -123,7 +122,7 @@ class Comparison:
                 self._count_content(one, other)
             yield prefix + name, one, other
 
-    def _pairs(self, old: bytes, new: bytes, path: str) -> Iterator[_Pair]:
+    def _pairs(self, old: bytes, new: bytes, path: str) -> Iterator[Difference]:
         """Yield the names in either of two directories, but for those of pages that both have."""
         nodes = self._nodes
         one, other = nodes.pages(old), nodes.pages(new)
@@ -197,14 +196,14 @@ def _stored(record: Record | None) -> tuple[int, bytes] | None:
     return (form, payload(record)) if form in (CHUNK, LIST) else None
 
 
-def _joined(before: Listing, after: Listing) -> Iterator[_Pair]:
+def _joined(before: Listing, after: Listing) -> Iterator[Difference]:
     names: Collection[str] = before or after
     if before and after and before.keys() != after.keys():
         names = sorted(before.keys() | after.keys(), key=byte_order)
     return ((name, before.get(name), after.get(name)) for name in names)
 
 
-def _merged(before: Iterator[_Named], after: Iterator[_Named]) -> Iterator[_Pair]:
+def _merged(before: Iterator[_Named], after: Iterator[_Named]) -> Iterator[Difference]:
     """Yield what is in either of two directories that may be too large to have in memory."""
     one, other = next(before, None), next(after, None)
     while one is not None and other is not None:

@@ -127,8 +127,7 @@ class Pages(Mapping[str, Record]):
 
     def pairs(self) -> Iterator[tuple[str, Record]]:
         """Yield names and records."""
-        for page in self._pages:
-            yield from self._nodes.page(page).items()
+        return self._nodes.outside(self._pages, ())
 
 
 class _Items(ItemsView[str, Record]):
