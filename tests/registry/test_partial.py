@@ -22,9 +22,9 @@ from cowshed import Shed
 from cowshed.errors import DigestMismatchError
 from cowshed.holdings import MAGIC
 from cowshed.importing import Imported
+from cowshed_plugins.registry.answer import Answer
 from cowshed_plugins.registry.client import Repository
 from cowshed_plugins.registry.errors import RegistryError
-from cowshed_plugins.registry.wire import Response
 
 from .chunked import STARGZ, ZSTD, Layer, Mangle, image_of, stargz, zstd_chunked
 from .conftest import OpenShed, start_pull
@@ -612,7 +612,7 @@ def test_what_comes_behind_a_range_is_not_waited_for(
     """Nor is it read, if it is there already when the client comes to reading."""
     opened = Repository.open_ranges
 
-    def open_ranges(self: Repository, digest: str, ranges: Sequence[tuple[int, int]]) -> Response:
+    def open_ranges(self: Repository, digest: str, ranges: Sequence[tuple[int, int]]) -> Answer:
         response = opened(self, digest, ranges)
         read = response.read1
 

@@ -18,13 +18,15 @@ from urllib.parse import urlencode
 
 import attrs
 
+from .answer import Answer, drain, read_whole
 from .challenge import Challenge
 from .credentials import CredentialFiles, Credentials
 from .endpoint import Scopes
 from .errors import RegistryError, UnauthorisedError
 from .patience import Patience
 from .reference import DOCKER_HUB
-from .wire import Response, Wire, drain, joined, origin, parsed, read_whole
+from .urls import joined, origin, parsed
+from .wire import Wire
 
 _REALMS = {DOCKER_HUB: ("auth.docker.io",)}
 _MAX_ANSWER = 1 << 20
@@ -193,7 +195,7 @@ class Authority:
         what = f"can't ask its token realm {parsed(realm).netloc}"
         data = b""
 
-        def ask() -> Response:
+        def ask() -> Answer:
             nonlocal data
             response = self._follow(method, url, headers, body)
             try:
@@ -217,14 +219,12 @@ class Authority:
             answer = None
         return cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
 
-    def _follow(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None
-    ) -> Response:
+    def _follow(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
         """Ask, going where a redirect leads without credentials, unless the origin is the same."""
         first = origin(url)
         for _ in range(_REDIRECTS):
-            response = self._wire.send(method, url, headers, body)
-            location = response.headers.get("Location")
+            response = self._sent(method, url, headers, body)
+            location = response.header("Location")
             if response.status not in (301, 302, 303, 307, 308) or not location or body:
                 return response
             try:
@@ -239,4 +239,9 @@ class Authority:
             url = target
             if origin(url) != first:
                 headers = {name: headers[name] for name in headers if name != "Authorization"}
+        return self._sent(method, url, headers, body)
+
+    def _sent(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
+        if body is None:
+            return self._wire.ask(url, headers)
         return self._wire.send(method, url, headers, body)

@@ -17,9 +17,10 @@ from cowshed.errors import DigestMismatchError, LimitExceededError, NotFoundErro
 from cowshed.oci import MAX_DOCUMENT, Descriptor, Digest, digest_bytes
 from cowshed.oci.media import INDEXES, MANIFESTS, OCI_INDEX, SCHEMA_1
 
+from .answer import Answer, WireError, drain, read_whole
 from .endpoint import Endpoint, Scopes
 from .errors import RegistryError
-from .wire import FAILURES, Response, drain, joined, origin, parsed, read_whole
+from .urls import joined, origin, parsed
 
 if TYPE_CHECKING:
     from .upload import Upload
@@ -80,10 +81,10 @@ class Repository:
             check_digest(raw, locator, f"manifest of {where}")
             digest = locator
         else:
-            stated = response.headers.get("Docker-Content-Digest", "")
+            stated = response.header("Docker-Content-Digest")
             if stated.startswith("sha256:") and stated != digest:
                 raise DigestMismatchError(f"manifest of {where}", stated, digest)
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        media_type = response.header("Content-Type").partition(";")[0].strip()
         return Document(
             raw=raw, media_type=media_type if media_type in _TYPES else None, digest=digest
         )
@@ -99,7 +100,7 @@ class Repository:
             expect=(200, 201, 202),
         )
         drain(response)
-        return "OCI-Subject" in response.headers
+        return bool(response.header("OCI-Subject"))
 
     def document(self, item: Descriptor) -> bytes:
         """Return a small blob such as a config, verified.
@@ -126,11 +127,11 @@ class Repository:
         what: str,
         headers: dict[str, str] | None = None,
         scopes: Scopes | None = None,
-    ) -> tuple[Response, bytes]:
+    ) -> tuple[Answer, bytes]:
         """Return an answer of status 200 with its body, or one of status 404."""
         raw = b""
 
-        def take(response: Response) -> None:
+        def take(response: Answer) -> None:
             nonlocal raw
             try:
                 if (_length(response) or 0) > MAX_DOCUMENT:
@@ -138,7 +139,7 @@ class Repository:
                 raw = read_whole(response, MAX_DOCUMENT)
                 if len(raw) > MAX_DOCUMENT:
                     raise LimitExceededError(what, MAX_DOCUMENT)
-                response.release_conn()
+                response.release()
             finally:
                 response.close()
 
@@ -162,30 +163,30 @@ class Repository:
             )
         return response.status == 200
 
-    def open_blob(self, digest: str, offset: int = 0) -> tuple[Response, int | None]:
+    def open_blob(self, digest: str, offset: int = 0) -> tuple[Answer, int | None]:
         """Begin to read a blob; return the answer, whose body starts at ``offset``, and the blob's
         whole size if the registry says it.
 
         Raises:
             NotFoundError: the registry lacks it.
-            HTTPError, OSError: the connection broke before ``offset``, as the registry sends all.
+            WireError: the connection broke before ``offset``, as the registry sends all.
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         response = self._get_blob(digest, headers)
         if response.status == 206:
-            match = re.fullmatch(CONTENT_RANGE, response.headers.get("Content-Range", ""))
+            match = re.fullmatch(CONTENT_RANGE, response.header("Content-Range"))
             if match is None or int(match[1]) != offset:
                 response.close()
                 raise RegistryError(self.endpoint.name, f"blob {digest}: another range came")
             return response, int(match[3]) if match[3].isdigit() else None
         try:
             _skip(response, offset)
-        except FAILURES:
+        except WireError:
             response.close()
             raise
         return response, _length(response)
 
-    def open_ranges(self, digest: str, ranges: Sequence[tuple[int, int]]) -> Response:
+    def open_ranges(self, digest: str, ranges: Sequence[tuple[int, int]]) -> Answer:
         """Ask for ranges of a blob; the answer has status 206 if the registry gives ranges.
 
         Raises:
@@ -194,9 +195,7 @@ class Repository:
         text = ",".join(f"{start}-{end - 1}" for start, end in ranges)
         return self._get_blob(digest, {"Range": f"bytes={text}"}, (400, 416))
 
-    def _get_blob(
-        self, digest: str, headers: dict[str, str], also: tuple[int, ...] = ()
-    ) -> Response:
+    def _get_blob(self, digest: str, headers: dict[str, str], also: tuple[int, ...] = ()) -> Answer:
         response = self.endpoint.request(
             "GET",
             self._path("blobs", digest),
@@ -261,11 +260,11 @@ class Repository:
             path = self._next_page(response, path)
         return pages
 
-    def _next_page(self, response: Response, path: str) -> str | None:
+    def _next_page(self, response: Answer, path: str) -> str | None:
         """Return where a Link header says the next page is; None: this was the last."""
         from .links import next_link  # few lists have pages
 
-        link = next_link(response.headers.get("Link", ""))
+        link = next_link(response.header("Link"))
         if link is None:
             return None
         home = self.endpoint.base
@@ -277,15 +276,15 @@ class Repository:
             raise RegistryError(
                 self.endpoint.name, f"its next page would be at {link[:200]!r}"
             ) from None
-        return parsed(target).request_uri
+        return parsed(target).target
 
 
-def _length(response: Response) -> int | None:
-    text = response.headers.get("Content-Length", "")
+def _length(response: Answer) -> int | None:
+    text = response.header("Content-Length")
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
-def _skip(response: Response, count: int) -> None:
+def _skip(response: Answer, count: int) -> None:
     """Pass over what is here already: not every registry knows ranges."""
     while count and (data := response.read(min(count, _READ))):
         count -= len(data)

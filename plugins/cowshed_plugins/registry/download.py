@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Sequence
 from typing import Any
 
-import urllib3
-
 from cowshed.errors import DigestMismatchError, NotFoundError
 from cowshed.oci import Descriptor
 
+from .answer import ENDS_EARLY, Answer, WireError
 from .client import Repository
 from .errors import RegistryError, UnreachableError
-from .wire import FAILURES, Response, reason
 
 _GIVEN_UP = "the download was given up"
 
@@ -33,7 +30,7 @@ class BlobReader(io.RawIOBase):
         self._item = item
         self._offset = offset
         self._failures = 0
-        self._response: Response | None = None
+        self._response: Answer | None = None
         if offset < item.size or not item.size:
             self._response = self._opened()
 
@@ -48,8 +45,8 @@ class BlobReader(io.RawIOBase):
                 # What has come, without waiting for more: somebody reads behind it.
                 data = response.read1(min(len(view), self._item.size - self._offset))
                 if not data:
-                    raise OSError("it ends early")
-            except FAILURES as error:
+                    raise WireError(ENDS_EARLY)
+            except WireError as error:
                 self._broke(error)
                 continue
             view[: len(data)] = data
@@ -63,16 +60,13 @@ class BlobReader(io.RawIOBase):
         if response is not None:
             if self._offset < self._item.size:
                 # A read in another thread is waiting for the network, for up to a minute.
-                with contextlib.suppress(ValueError, RuntimeError, *FAILURES):
-                    if isinstance(response, urllib3.HTTPResponse):
-                        response.shutdown()
+                response.stop()
             else:
-                response.release_conn()
-            with contextlib.suppress(*FAILURES):
-                response.close()
+                response.release()
+            response.close()
         super().close()
 
-    def _open_response(self) -> Response:
+    def _open_response(self) -> Answer:
         response = self._response
         if response is None and not self.closed:
             response = self._response = self._opened()
@@ -81,7 +75,7 @@ class BlobReader(io.RawIOBase):
             raise ValueError(_GIVEN_UP)
         return response
 
-    def _opened(self) -> Response:
+    def _opened(self) -> Answer:
         while not self.closed:
             try:
                 response, size = self._places[0].open_blob(self._item.digest, self._offset)
@@ -90,7 +84,7 @@ class BlobReader(io.RawIOBase):
                     raise
                 self._next_place()
                 continue
-            except FAILURES as error:
+            except WireError as error:
                 self._broke(error)
                 continue
             if size is not None and size != self._item.size:
@@ -104,7 +98,7 @@ class BlobReader(io.RawIOBase):
             return response
         raise ValueError(_GIVEN_UP)
 
-    def _broke(self, error: BaseException) -> None:
+    def _broke(self, error: WireError) -> None:
         """Let go of a broken connection and wait, or give up."""
         response, self._response = self._response, None
         if response is not None:
@@ -119,7 +113,7 @@ class BlobReader(io.RawIOBase):
             raise UnreachableError(
                 endpoint.name,
                 f"blob {self._item.digest} broke off after {self._offset:,} of "
-                f"{self._item.size:,} bytes: {reason(error)}; what is here will be used next time",
+                f"{self._item.size:,} bytes: {error}; what is here will be used next time",
             ) from error
         endpoint.patience.wait(self._failures)
         self._failures += 1

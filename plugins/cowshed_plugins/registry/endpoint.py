@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from urllib.parse import urljoin, urlsplit
 
 from . import tls
+from .answer import STOPPED, Answer, WireError, drain
 from .errors import RegistryError
 from .patience import PASSING, Patience
 from .reference import DOCKER_HUB
 from .settings import Settings
-from .wire import FAILURES, Body, Response, Wire, drain, is_loopback, joined, origin, parsed, reason
+from .urls import is_loopback, joined, origin, parsed
+from .wire import Wire
 
 if TYPE_CHECKING:
     from .authority import Authority
+    from .streaming import Body
 
 #: What is asked of a token realm (docker/distribution, "Token Scope Documentation").
 Scopes: TypeAlias = tuple[str, ...]
@@ -31,6 +34,17 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 6
 _MAX_MESSAGE = 64 << 10
 _TLS_WANTED = b"HTTP request to an HTTPS server"
+
+
+class _Wanted(NamedTuple):
+    """One request, before it is known where it leads and what it needs to show."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Callable[[], Body] | bytes | None
+    #: What comes back is small and read at once.
+    asks: bool
 
 
 class Endpoint:
@@ -86,13 +100,13 @@ class Endpoint:
         body: Callable[[], Body] | bytes | None = None,
         expect: Collection[int] = (200,),
         repeat: bool = True,
-        take: Callable[[Response], None] | None = None,
-    ) -> Response:
+        take: Callable[[Answer], None] | None = None,
+    ) -> Answer:
         """Send a request and return the answer, its body unread, if its status is expected.
 
         ``path`` begins with ``/v2/`` or is an absolute URL that the registry named. ``body`` is
-        called anew for every attempt. ``take`` reads the body of an answer with status 200: where
-        that breaks, it is an attempt that failed.
+        called anew for every attempt. ``take`` reads the body of an answer with status 200, to a
+        ``GET`` without a body of its own: where that breaks, it is an attempt that failed.
 
         Raises:
             UnreachableError: no answer after all attempts.
@@ -101,8 +115,10 @@ class Endpoint:
             RegistryError: any other status.
         """
 
-        def send() -> Response:
-            response = self._authorised(method, path, scopes, dict(headers or {}), body)
+        wanted = _Wanted(method, path, headers or {}, body, take is not None)
+
+        def send() -> Answer:
+            response = self._authorised(wanted, scopes)
             if take is not None and response.status == 200:
                 take(response)
             return response
@@ -117,7 +133,7 @@ class Endpoint:
             return response
         raise self.failure(response, f"{method} {urlsplit(path).path}")
 
-    def failure(self, response: Response, about: str) -> RegistryError:
+    def failure(self, response: Answer, about: str) -> RegistryError:
         """Return the error for an answer that nobody expected; reads its body."""
         said = _message(response)
         status = response.status
@@ -131,57 +147,43 @@ class Endpoint:
 
     # -- parts --------------------------------------------------------------------------------
 
-    def _authorised(
-        self,
-        method: str,
-        path: str,
-        scopes: Scopes,
-        headers: dict[str, str],
-        body: Callable[[], Body] | bytes | None,
-    ) -> Response:
+    def _authorised(self, wanted: _Wanted, scopes: Scopes) -> Answer:
         header = self._authority.header(scopes) if self._known_authority else ""
-        response, home = self._settled(method, path, header, headers, body)
+        response, home = self._settled(wanted, header)
         # A second refusal of a token is final, one of a token that had grown old isn't.
         for _ in range(2):
             if response.status != 401 or not home:
                 break
             from .challenge import parse_challenges
 
-            challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+            challenges = parse_challenges(response.header("WWW-Authenticate"))
             if not challenges:
                 break
             drain(response)
             header = self._authority.answer(challenges, scopes, self.base, header)
-            response, home = self._settled(method, path, header, headers, body)
+            response, home = self._settled(wanted, header)
         return response
 
-    def _settled(
-        self,
-        method: str,
-        path: str,
-        header: str,
-        headers: dict[str, str],
-        body: Callable[[], Body] | bytes | None,
-    ) -> tuple[Response, bool]:
+    def _settled(self, wanted: _Wanted, header: str) -> tuple[Answer, bool]:
         """Send, finding out first whether it is TLS that is spoken."""
         if len(self._schemes) > 1:
             with self._lock:
                 if len(self._schemes) > 1:
                     self._schemes = [self._spoken()]
-        return self._redirected(method, path, header, headers, body)
+        return self._redirected(wanted, header)
 
     def _spoken(self) -> str:
         """Return the first scheme in which anything answers."""
-        failure: BaseException | None = None
+        failure: WireError | None = None
         for scheme in self._schemes:
             try:
-                response = self._wire.send("GET", f"{scheme}://{self.name}/v2/", _common())
+                response = self._wire.ask(f"{scheme}://{self.name}/v2/", _common())
                 wrong = response.status == 400 and _TLS_WANTED in response.read(1024)
                 drain(response)
-            except FAILURES as error:
+            except WireError as error:
                 if failure is None:
                     failure = error
-                if reason(error) in ("connection refused", "it has stopped sending"):
+                if str(error) in ("connection refused", STOPPED):
                     break
                 continue
             if not wrong:
@@ -189,24 +191,21 @@ class Endpoint:
         assert failure is not None
         raise failure
 
-    def _redirected(
-        self,
-        method: str,
-        path: str,
-        header: str,
-        headers: dict[str, str],
-        body: Callable[[], Body] | bytes | None,
-    ) -> tuple[Response, bool]:
+    def _redirected(self, wanted: _Wanted, header: str) -> tuple[Answer, bool]:
         """Send and go where redirects lead; say whether the answer is the registry's own."""
-        url = urljoin(self.base, path)
+        url = urljoin(self.base, wanted.path)
         home = origin(self.base)
         for _ in range(_MAX_REDIRECTS):
-            sent = _common() | headers
+            sent = {**_common(), **wanted.headers}
             if header and origin(url) == home:
                 sent["Authorization"] = header
-            response = self._wire.send(method, url, sent, body() if callable(body) else body)
-            location = response.headers.get("Location")
-            moved = response.status in (307, 308) or method in ("GET", "HEAD")
+            if wanted.asks:
+                response = self._wire.ask(url, sent)
+            else:
+                body = wanted.body() if callable(wanted.body) else wanted.body
+                response = self._wire.send(wanted.method, url, sent, body)
+            location = response.header("Location")
+            moved = response.status in (307, 308) or wanted.method in ("GET", "HEAD")
             if response.status not in _REDIRECTS or not location or not moved:
                 return response, origin(url) == home
             drain(response)
@@ -233,11 +232,11 @@ def _common() -> dict[str, str]:
     return {"User-Agent": "cowshed", "Accept-Encoding": "identity"}
 
 
-def _message(response: Response) -> str:
+def _message(response: Answer) -> str:
     """Return what the registry says about an error (distribution-spec, "Error Codes")."""
     try:
         data = response.read(_MAX_MESSAGE)
-    except FAILURES:
+    except WireError:
         return ""
     finally:
         response.close()

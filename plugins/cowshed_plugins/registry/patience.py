@@ -10,9 +10,9 @@ import random
 import time
 from collections.abc import Callable, Collection
 
+from .answer import Answer, WireError, drain
 from .errors import RateLimitedError, UnreachableError
 from .settings import Settings
-from .wire import FAILURES, Response, drain, reason
 
 #: 500 is what registries say when their storage hiccups.
 PASSING = frozenset({408, 425, 500, 502, 503, 504})
@@ -36,12 +36,12 @@ class Patience:
 
     def run(
         self,
-        send: Callable[[], Response],
+        send: Callable[[], Answer],
         what: str,
         *,
         expect: Collection[int] = (),
         repeat: bool = True,
-    ) -> Response:
+    ) -> Answer:
         """Send until there is an answer that is expected, or that no further attempt would change.
 
         ``what`` says in an error what fails.
@@ -55,15 +55,15 @@ class Patience:
             last = not repeat or attempt >= self.retries
             try:
                 response = send()
-            except FAILURES as error:
-                if last or not _may_pass(error):
-                    raise UnreachableError(self._registry, f"{what}: {reason(error)}") from error
+            except WireError as error:
+                if last or not error.passing:
+                    raise UnreachableError(self._registry, f"{what}: {error}") from error
                 self.wait(attempt)
             else:
                 status = response.status
                 if status in expect:
                     return response
-                if status == 429 or (status == 503 and "Retry-After" in response.headers):
+                if status == 429 or (status == 503 and response.header("Retry-After")):
                     self._obey(response, attempt, last)
                 elif status in PASSING and not last:
                     drain(response)
@@ -72,8 +72,8 @@ class Patience:
                     return response
             attempt += 1
 
-    def _obey(self, response: Response, attempt: int, last: bool) -> None:
-        asked = retry_after(response.headers.get("Retry-After", ""))
+    def _obey(self, response: Answer, attempt: int, last: bool) -> None:
+        asked = retry_after(response.header("Retry-After"))
         drain(response)
         if last or (asked is not None and asked > self._settings.max_wait):
             raise RateLimitedError(self._registry, asked)
@@ -94,25 +94,3 @@ def retry_after(text: str) -> float | None:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Say whether a failure may be gone next time: not where a name or certificate is wrong."""
-    import ssl
-
-    from urllib3.exceptions import LocationValueError, NameResolutionError
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(
-            cause,
-            (
-                ssl.SSLCertVerificationError,
-                NameResolutionError,
-                LocationValueError,
-                ConnectionRefusedError,
-            ),
-        ):
-            return False
-        cause = cause.__cause__ or cause.__context__
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from email.message import Message
@@ -10,9 +9,9 @@ from email.message import Message
 from cowshed.errors import NotFoundError, UnsupportedError
 from cowshed.oci import Descriptor
 
+from .answer import ENDS_EARLY, Answer, WireError, drain
 from .client import CONTENT_RANGE, Repository
 from .errors import RegistryError, UnreachableError
-from .wire import FAILURES, Response, drain, reason
 
 #: Ranges of one request: their header stays below the 4 KiB that the strictest servers take.
 _BATCH = 96
@@ -58,12 +57,12 @@ class _Reader:
             before = self._left[0]
             try:
                 yield from self._request(place)
-            except FAILURES as error:
+            except WireError as error:
                 if self._left and self._left[0] == before:
                     if failures >= place.endpoint.patience.retries:
                         raise UnreachableError(
                             place.endpoint.name,
-                            f"ranges of blob {self._item.digest} don't come: {reason(error)}",
+                            f"ranges of blob {self._item.digest} don't come: {error}",
                         ) from error
                     place.endpoint.patience.wait(failures)
                     failures += 1
@@ -82,10 +81,10 @@ class _Reader:
                 return
             # At most what is between them comes, too, and a head for each part.
             body = _Body(response, asked[-1][1] - asked[0][0] + (len(asked) + 1) * _MAX_LINE)
-            if response.headers.get("Content-Type", "").startswith("multipart/byteranges"):
+            if response.header("Content-Type").startswith("multipart/byteranges"):
                 parts = _parts(body, _boundary(response), len(asked))
             else:
-                parts = iter([_range(response.headers.get("Content-Range", ""))])
+                parts = iter([_range(response.header("Content-Range"))])
             came = False
             for start, end in parts:
                 for offset, data in body.pieces(start, end):
@@ -98,8 +97,7 @@ class _Reader:
             if not came:
                 # An answer that has nothing of what was asked for won't get better.
                 raise UnsupportedError(f"{place.endpoint.name} gives other ranges than asked for")
-            with contextlib.suppress(*FAILURES):
-                response.release_conn()
+            response.release()
         finally:
             response.close()
 
@@ -125,7 +123,7 @@ class _Reader:
 class _Body:
     """An answer's body, by lines and by pieces. Of more than ``most`` bytes no part is taken."""
 
-    def __init__(self, response: Response, most: int) -> None:
+    def __init__(self, response: Answer, most: int) -> None:
         self._response = response
         self._most = most
         self._buffer = b""
@@ -133,7 +131,7 @@ class _Body:
     def line(self) -> bytes:
         while b"\r\n" not in self._buffer:
             if len(self._buffer) > _MAX_LINE:
-                raise OSError("it sends what is no part of a multipart answer")
+                raise WireError("it sends what is no part of a multipart answer")
             self._fill()
         line, _, self._buffer = self._buffer.partition(b"\r\n")
         return line
@@ -149,25 +147,25 @@ class _Body:
 
     def _fill(self) -> None:
         if not self._most:
-            raise OSError("it sends more than it was asked for")
+            raise WireError("it sends more than it was asked for")
         # Not more than that: what comes behind it is nobody's business, however fast it comes.
         data = self._response.read1(min(_READ, self._most))
         if not data:
-            raise OSError("it ends early")
+            raise WireError(ENDS_EARLY)
         self._most -= len(data)
         self._buffer += data
 
 
-def _boundary(response: Response) -> bytes:
+def _boundary(response: Answer) -> bytes:
     message = Message()
-    message["Content-Type"] = response.headers["Content-Type"]
+    message["Content-Type"] = response.header("Content-Type")
     boundary = message.get_boundary("")
     if not boundary:
-        raise OSError("it sends a multipart answer without a boundary")
+        raise WireError("it sends a multipart answer without a boundary")
     try:
         return b"--" + boundary.encode("latin-1")
     except UnicodeEncodeError:
-        raise OSError("it sends a multipart answer with a boundary that can't be one") from None
+        raise WireError("it sends a multipart answer with a boundary that can't be one") from None
 
 
 def _parts(body: _Body, boundary: bytes, most: int) -> Iterator[Range]:
@@ -178,7 +176,7 @@ def _parts(body: _Body, boundary: bytes, most: int) -> Iterator[Range]:
             return
         if line != boundary:
             if line:
-                raise OSError("it sends what is no part of a multipart answer")
+                raise WireError("it sends what is no part of a multipart answer")
             continue
         found = ""
         for _ in range(_MAX_HEADERS):
@@ -189,11 +187,11 @@ def _parts(body: _Body, boundary: bytes, most: int) -> Iterator[Range]:
             if key.lower() == "content-range":
                 found = value.strip()
         yield _range(found)
-    raise OSError("it sends more parts than it was asked for")
+    raise WireError("it sends more parts than it was asked for")
 
 
 def _range(text: str) -> Range:
     match = re.fullmatch(CONTENT_RANGE, text)
     if match is None:
-        raise OSError("it doesn't say which range it sends")
+        raise WireError("it doesn't say which range it sends")
     return int(match[1]), int(match[2]) + 1

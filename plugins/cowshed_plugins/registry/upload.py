@@ -14,9 +14,9 @@ from urllib.parse import quote
 from cowshed.context import Closing
 from cowshed.oci import Descriptor
 
+from .answer import Answer, drain
 from .endpoint import Endpoint, Scopes
 from .errors import RegistryError, UnreachableError
-from .wire import Response, drain
 
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
@@ -32,7 +32,7 @@ class Upload:
         self,
         endpoint: Endpoint,
         scopes: Scopes,
-        response: Response,
+        response: Answer,
         has_blob: Callable[[Descriptor], bool],
     ) -> None:
         self._endpoint = endpoint
@@ -40,7 +40,7 @@ class Upload:
         self._scopes = scopes
         self._location = ""
         self._move(response)
-        least = response.headers.get("OCI-Chunk-Min-Length", "")
+        least = response.header("OCI-Chunk-Min-Length")
         #: The shortest chunk that the registry takes, but for the last.
         self.least = int(least) if re.fullmatch("[0-9]{1,18}", least) else 0
         self.offset = 0
@@ -148,8 +148,8 @@ class Upload:
 
     # -- parts --------------------------------------------------------------------------------
 
-    def _move(self, response: Response) -> None:
-        location = response.headers.get("Location")
+    def _move(self, response: Answer) -> None:
+        location = response.header("Location")
         if not location:
             if self._location:
                 return
@@ -166,7 +166,7 @@ class Upload:
             "GET", self._location, scopes=self._scopes, expect=(200, 202, 204, 404)
         )
         drain(response)
-        match = _RANGE.fullmatch(response.headers.get("Range", ""))
+        match = _RANGE.fullmatch(response.header("Range"))
         if response.status == 404 or match is None:
             raise LostUploadError(self._endpoint.name, "the upload is gone")
         # "0-0" is one byte by the specification, and none as docker-registry writes it.
