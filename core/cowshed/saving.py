@@ -13,8 +13,9 @@ from .lease import Lease
 from .locking import FILES_LOCK
 from .names import image_name
 from .oci import Descriptor, Manifest, Platform
+from .target import SavedEvent, SavedImage, SavedLayer, Written
 from .transferring import in_full, open_transport
-from .transport import SavedEvent, SavedImage, SavedLayer, SourceImage, SourceLayer, Written
+from .transport import SourceImage, SourceLayer
 
 if TYPE_CHECKING:
     from .archive import Limits

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .running.supervising import Ended
     from .saving import SavedListener
     from .sweep import Collected
-    from .transport import Written
+    from .target import Written
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,7 @@ import zstandard
 
 from cowshed import Shed
 from cowshed.errors import UnsupportedError, UsageError
-from cowshed.transport import SavedEvent
+from cowshed.target import SavedEvent
 from cowshed_plugins.registry import target as target_module
 from cowshed_plugins.registry.errors import RegistryError, UnauthorisedError, UnreachableError
 

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 from cowshed.archive import decompressor
 from cowshed.oci import ImageConfig, digest_bytes, media, new_config
-from cowshed.transport import SavedImage, SavedLayer, SourceImage, Transport
+from cowshed.target import SavedImage, SavedLayer
+from cowshed.transport import SourceImage, Transport
 from cowshed_plugins.transports.plugin import cowshed_register_transports
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..importing import LayerEvent, Listener
     from ..saving import SavedListener
-    from ..transport import SavedEvent
+    from ..target import SavedEvent
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from .session import Session, pass_session
 
 if TYPE_CHECKING:
     from ..importing import Imported
-    from ..transport import Written
+    from ..target import Written
 
 _FORMATS = ("gzip", "zstd", "zstd:chunked", "none")
 _platform = click.option(

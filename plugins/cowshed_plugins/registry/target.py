@@ -23,7 +23,7 @@ from cowshed.oci import (
     digest_bytes,
 )
 from cowshed.oci.media import OCI_CONFIG, OCI_MANIFEST
-from cowshed.transport import SavedEvent, SavedImage, SavedLayer, Target, Written
+from cowshed.target import SavedEvent, SavedImage, SavedLayer, Target, Written
 
 from ..transports.compression import Format, check_compression, compressing, media_type_of
 from ..transports.staging import keeps, own_descriptor, same_manifest

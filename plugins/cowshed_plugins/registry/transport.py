@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cowshed.errors import UsageError
 from cowshed.oci import Descriptor
-from cowshed.transport import Source, Target, Transport
+from cowshed.transport import Source, Transport
 
 from .client import Repository
 from .endpoint import Endpoint
@@ -15,6 +15,9 @@ from .reference import Reference
 from .settings import Settings, settings_from
 from .source import RegistrySource
 from .wire import Wire
+
+if TYPE_CHECKING:
+    from cowshed.target import Target
 
 
 def _nothing(digest: str) -> bytes | None:

@@ -15,7 +15,8 @@ from cowshed.entry import NO_XATTRS, Entry, Kind, join, kind_of, parent_of
 from cowshed.errors import NotFoundError, SourceError, UnsupportedError, UsageError
 from cowshed.oci import Platform
 from cowshed.pipes import piped
-from cowshed.transport import Source, SourceImage, Target, Transport
+from cowshed.target import Target
+from cowshed.transport import Source, SourceImage, Transport
 
 from .tarball import bare_image
 

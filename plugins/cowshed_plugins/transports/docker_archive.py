@@ -15,15 +15,8 @@ from cowshed.errors import NotFoundError, SourceError, UsageError
 from cowshed.names import image_name
 from cowshed.oci import Descriptor, ImageConfig, Platform, build_index
 from cowshed.oci.document import Fields, dump, load_any
-from cowshed.transport import (
-    SavedImage,
-    Source,
-    SourceImage,
-    SourceLayer,
-    Target,
-    Transport,
-    Written,
-)
+from cowshed.target import SavedImage, Target, Written
+from cowshed.transport import Source, SourceImage, SourceLayer, Transport
 
 from .archive_files import open_archive
 from .compression import check_compression, layer_bytes, sniff

@@ -29,7 +29,8 @@ from cowshed.oci import (
 from cowshed.oci.document import dump, load
 from cowshed.oci.media import MANIFESTS
 from cowshed.partials import storing, sync_directory
-from cowshed.transport import SavedImage, Source, Target, Transport, Written
+from cowshed.target import SavedImage, Target, Written
+from cowshed.transport import Source, Transport
 
 from .archive_files import open_archive
 from .compression import Format, check_compression, decompressed, fits, media_type_of

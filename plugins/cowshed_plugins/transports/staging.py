@@ -24,7 +24,7 @@ from cowshed.oci import (
     layer_media_type,
 )
 from cowshed.oci.media import OCI_CONFIG, OCI_MANIFEST
-from cowshed.transport import SavedEvent, SavedImage, SavedLayer, Written
+from cowshed.target import SavedEvent, SavedImage, SavedLayer, Written
 
 from .compression import Format, check_compression, compressing, fits, media_type_of
 

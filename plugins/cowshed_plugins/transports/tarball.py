@@ -14,7 +14,8 @@ from typing import BinaryIO, cast
 from cowshed.archive.header import BLOCK
 from cowshed.errors import ArchiveError, SourceError, UnsupportedError, UsageError
 from cowshed.oci import Platform
-from cowshed.transport import Source, SourceImage, SourceLayer, Target, Transport
+from cowshed.target import Target
+from cowshed.transport import Source, SourceImage, SourceLayer, Transport
 
 from .compression import Compression, layer_bytes, sniff
 from .files import open_file, whole

@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from cowshed.errors import UnsupportedError
 from cowshed.oci import Platform
-from cowshed.transport import Source, SourceImage, SourceLayer, Target, Transport
+from cowshed.target import Target
+from cowshed.transport import Source, SourceImage, SourceLayer, Transport
 
 
 class PigeonTransport(Transport):
