@@ -15,6 +15,7 @@ from urllib3.exceptions import (
     IncompleteRead,
     LocationValueError,
     NameResolutionError,
+    NewConnectionError,
     ProxyError,
     ReadTimeoutError,
 )
@@ -132,6 +133,8 @@ def _words(error: BaseException) -> str | None:
             return f"the proxy doesn't help: {last_words(error)}"
         case NameResolutionError():
             return UNKNOWN_HOST
+        case NewConnectionError():  # a kind of ConnectTimeoutError; what is below it says more
+            return None
         case ConnectTimeoutError():
             return NO_ANSWER
         case ReadTimeoutError():
