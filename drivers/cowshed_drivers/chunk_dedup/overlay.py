@@ -35,8 +35,9 @@ from .record import (
 
 NAME_MAX = 255
 
-#: Names of a file up to which each record always says how many there are.
-_MANY_NAMES = 16
+#: Names of a file up to which each record always says how many there are: most have no more, and
+#: the directories of many names lie apart.
+_PAIR = 2
 #: New entries, of some 300 bytes each, before folders are better unloaded.
 _FRESH_MAX = 32_768
 #: Entries loaded that count as one that is new.
@@ -256,7 +257,7 @@ class Overlay:
     def _is_counted_late(self, count: int) -> bool:
         """Say whether a file has so many names that its records don't say how many, until the end:
         nobody asks a stage."""
-        return count > _MANY_NAMES and self._spilling is not None
+        return count > _PAIR and self._spilling is not None
 
     def _put(self, path: str, record: Record) -> None:
         directory, _, name = path.rpartition("/")
@@ -292,17 +293,17 @@ class Overlay:
             )
 
     def _count_names(self, put: Callable[[bytes], bytes]) -> None:
-        """Say in each record of a file of very many names how many there are, one directory after
-        the other: by files, each would be loaded and written again and again."""
+        """Say in each record of a file of more names than two how many there are, one directory
+        after the other: by files, each would be loaded and written again and again."""
         table = self._table
         if table is None or self._spilling is None:
             return
-        for path in table.parents(_MANY_NAMES + 1):
+        for path in table.parents(_PAIR + 1):
             folder = self.own(path)
             for name, record in folder.items():
                 inode = inode_of(record)
                 count = table.changed_count(inode) if inode else 0
-                if count > _MANY_NAMES:
+                if count > _PAIR:
                     folder.put(name, change(record, inode=inode, links=count))
                     self._grown(folder, 1)
             if self.is_crowded:
