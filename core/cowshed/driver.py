@@ -100,6 +100,9 @@ class OwnMount(NamedTuple):
     mount: Callable[[str], None]
     #: Takes the mount at that directory away; who has something open there may go on.
     unmount: Callable[[str], None]
+    #: Mounts a container that is removed when nobody uses it any more: nothing that is written
+    #: there has to reach the disk, ever, and nobody waits for it. None: it is mounted as others.
+    mount_unsynced: Callable[[str], None] | None = None
 
 
 class LayerContents(NamedTuple):

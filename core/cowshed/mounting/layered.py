@@ -43,7 +43,8 @@ class Layered(NamedTuple):
     how: How = "overlay"
     native: str | None = None
 
-    def mount(self, path: str, *, read_only: bool) -> None:
+    def mount(self, path: str, *, read_only: bool, discard: bool) -> None:
+        durable = self.shed.config.durable and not discard
         format = format_here()
         upper, work, filling = self.home / UPPER, self.home / WORK, self.home / FILLING
         for directory in (filling, work):
@@ -57,7 +58,7 @@ class Layered(NamedTuple):
                 if layer is not None:
                     layer.close()
         memo.write(self.home)
-        if self.shed.config.durable and not read_only:
+        if durable and not read_only:
             filled = os.open(filling, _OPEN)
             try:
                 if len(memo.signs) > 1 or memo.hidden:
@@ -79,7 +80,7 @@ class Layered(NamedTuple):
                 upper=up,
                 work=at,
                 user_xattrs=format.user,
-                volatile=not self.shed.config.durable,
+                volatile=not durable,
                 options=options,
             )
             try:

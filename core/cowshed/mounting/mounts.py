@@ -122,12 +122,14 @@ class Mounts:
     def mounted(
         self, container: ContainerRecord, *, read_only: bool, discard: bool = False
     ) -> Generator[Path]:
-        """See ``Container.mounted``. ``discard``: the last one out needn't tell the driver what was
-        written, as the container goes next."""
+        """See ``Container.mounted``. ``discard``: nothing that is written need reach the disk, nor
+        need the last one out tell the driver of it, as the container goes next."""
         with self._changing(container.id):
             record = self._living(container.id)
             if record is None:
-                record = self._make(container, None, read_only=read_only, lasting=False)
+                record = self._make(
+                    container, None, read_only=read_only, lasting=False, discard=discard
+                )
             else:
                 _require_same(container, record, None, read_only=read_only)
             using = self._shed.locks.acquire(_users_key(container.id), shared=True)
@@ -163,13 +165,19 @@ class Mounts:
         read_only: bool,
         lasting: bool,
         no_suid: bool | None = None,
+        discard: bool = False,
     ) -> Record:
         layer = f"{container.driver}.{container.chain}"
         with self._nobody_writes(container):
             try:
                 with self._shed.locks.acquire(being_mounted(layer), shared=True):
                     return self._mount(
-                        container, directory, read_only=read_only, lasting=lasting, no_suid=no_suid
+                        container,
+                        directory,
+                        read_only=read_only,
+                        lasting=lasting,
+                        no_suid=no_suid,
+                        discard=discard,
                     )
             except BaseException:
                 self.lowers.let_go(layer, self.registry.lowers)
@@ -183,6 +191,7 @@ class Mounts:
         read_only: bool,
         lasting: bool,
         no_suid: bool | None = None,
+        discard: bool = False,
     ) -> Record:
         path = None if directory is None else _usable(directory)
         try:
@@ -212,13 +221,14 @@ class Mounts:
             over=way.over,
             lowers=() if way.lower is None else self.lowers.among(way.lower),
             format=format_here(),
+            discard=discard,
         )
         self.registry.write(record)
         if in_place:
             return record
         try:
             try:
-                way.mount(path, read_only=read_only)
+                way.mount(path, read_only=read_only, discard=discard)
             except OSError as error:
                 raise ways.explained(error, self._root, path, way.how) from error
             try:
@@ -228,7 +238,7 @@ class Mounts:
                 point = kernel.point_at(path)
                 record = record._replace(device="" if point is None else point.device)
                 self.registry.write(record)
-                if layered and not read_only and self._shed.config.durable:
+                if layered and not read_only and not discard and self._shed.config.durable:
                     self.registry.sync(container.id)
             except BaseException:
                 ways.take_down(self._shed, record)
@@ -310,6 +320,8 @@ class Mounts:
     def _refresh(self, container: str, record: Record | None, *, last: bool = False) -> None:
         if record is None or record.read_only:
             return
+        if record.discard and record.boot != boot_id():
+            return  # the machine stopped: of what was never synced there may be a part
         driver = self._shed.driver(record.driver)
         try:
             if record.layered:

@@ -58,6 +58,9 @@ class Record(NamedTuple):
     lowers: tuple[str, ...] = ()
     #: How it was mounted.
     format: Format = Format()
+    #: Whether what is written there goes when nobody uses it any more, with the container. None of
+    #: it is synced.
+    discard: bool = False
 
 
 State = Literal["alive", "dead", "gone", "elsewhere"]
@@ -120,7 +123,7 @@ class Registry:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
             # Not by dump, which is written in Python and takes ten times as long.
             file.write(json.dumps({**record._asdict(), "format": record.format.written()}))
-            if self._durable and record.layered and record.device and not record.read_only:
+            if self._durable and _is_worth_a_sync(record):
                 # Without it what processes wrote belongs to nobody; before, they couldn't.
                 file.flush()
                 os.fsync(file.fileno())
@@ -146,6 +149,10 @@ class Registry:
         """Make what is in the directory of one container's mount durable."""
         for directory in (self.home(container), self.root, self.root.parent):
             sync_directory(directory)
+
+
+def _is_worth_a_sync(record: Record) -> bool:
+    return record.layered and bool(record.device) and not record.read_only and not record.discard
 
 
 def state(record: Record) -> State:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..driver import Attachment, LayerContents, NativeDirectory, OwnMount
@@ -38,8 +37,9 @@ class Way(Protocol):
         """The layer that is, or nothing."""
         ...
 
-    def mount(self, path: str, *, read_only: bool) -> None:
-        """Make it visible at ``path``, an existing directory."""
+    def mount(self, path: str, *, read_only: bool, discard: bool) -> None:
+        """Make it visible at ``path``, an existing directory. ``discard``: what is written there
+        needn't reach the disk."""
 
 
 class Native(NamedTuple):
@@ -50,21 +50,22 @@ class Native(NamedTuple):
     lower: None = None
     over: str = ""
 
-    def mount(self, path: str, *, read_only: bool) -> None:
+    def mount(self, path: str, *, read_only: bool, discard: bool) -> None:
         kernel.bind(self.native, path)
 
 
 class Own(NamedTuple):
     """The driver's own mount."""
 
-    by: Callable[[str], None]
+    by: OwnMount
     how: How = "overlay"
     native: str | None = None
     lower: None = None
     over: str = ""
 
-    def mount(self, path: str, *, read_only: bool) -> None:
-        self.by(path)
+    def mount(self, path: str, *, read_only: bool, discard: bool) -> None:
+        mount = (discard and self.by.mount_unsynced) or self.by.mount
+        mount(path)
 
 
 def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bool) -> Way:
@@ -77,8 +78,8 @@ def choose(shed: Shed, driver: str, container: str, chain: str, *, read_only: bo
     match attachment:
         case NativeDirectory(path=path, faithful=True, tells_owners=told) if told or not _fuse():
             return Native(path)
-        case OwnMount(mount=mount):
-            return Own(mount)
+        case OwnMount():
+            return Own(attachment)
         case _:
             pass
     from .layered import Layered  # with all that brings changes back and forth

@@ -40,14 +40,19 @@ class AttachingDriver(OpeningDriver):
         def mount(path: str) -> None:
             self.attach_at(container, path, writable=not read_only)
 
+        def mount_unsynced(path: str) -> None:
+            self.attach_at(container, path, writable=not read_only, volatile=True)
+
         def unmount(path: str) -> None:
             self.detach_from(container, path)
 
-        return OwnMount(mount=mount, unmount=unmount)
+        return OwnMount(mount=mount, unmount=unmount, mount_unsynced=mount_unsynced)
 
-    def attach_at(self, id: str, path: str, *, writable: bool = False) -> None:
+    def attach_at(
+        self, id: str, path: str, *, writable: bool = False, volatile: bool = False
+    ) -> None:
         """Mount ``id`` at directory ``path`` until it is detached, in this process's mount
-        namespace.
+        namespace. ``volatile``: the kernel syncs nothing that is written there.
 
         What only records know (see ``records``) looks different there; files of several names that
         a process writes to come apart, and directories of lower layers can't be renamed, but are
@@ -58,7 +63,7 @@ class AttachingDriver(OpeningDriver):
         """
         item = self.item(id)
         if not writable:
-            self._attach(item, path, None)
+            self._attach(item, path, None, volatile=False)
             return
         if item.held is Held.LAYER:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), id)
@@ -70,13 +75,13 @@ class AttachingDriver(OpeningDriver):
             work = f"{self.root}/{ATTACHED}/{id}.{os.urandom(8).hex()}"
             os.mkdir(work, 0o700)
             try:
-                self._attach(item, path, work)
+                self._attach(item, path, work, volatile=volatile)
             except BaseException:
                 remove_directory(*os.path.split(work))
                 raise
 
-    def _attach(self, item: Item, path: str, work: str | None) -> None:
-        _, mounted = self.mount(item, work)
+    def _attach(self, item: Item, path: str, work: str | None, *, volatile: bool) -> None:
+        _, mounted = self.mount(item, work, volatile=volatile)
         try:
             attach(mounted, path)
         finally:

@@ -95,13 +95,15 @@ class OpeningDriver(NativeDriver):
         disk = None if work is None else os.open(work, OPEN_DIRECTORY)
         return Mounted(root=root, disk=disk, store=self.root, stack=stack, key=self._key)
 
-    def mount(self, item: Item, work: str | None) -> tuple[Stack, int]:
-        """Return the stack of ``item`` and a detached mount of it."""
+    def mount(self, item: Item, work: str | None, *, volatile: bool = False) -> tuple[Stack, int]:
+        """Return the stack of ``item`` and a detached mount of it. ``volatile``: nothing that is
+        written there is synced, as where the store isn't durable."""
         try:
             with self.stacks.opened(item) as (stack, descriptors):
                 if work is None:
                     return stack, self._mount_to_read(descriptors)
-                return stack, self._mount_to_write(descriptors, work, volatile=not self.durable)
+                volatile = volatile or not self.durable
+                return stack, self._mount_to_write(descriptors, work, volatile=volatile)
         except FileNotFoundError as error:
             if not self.exists(item.held, item.id):
                 raise NotFoundError(item.held.value, item.id) from None
