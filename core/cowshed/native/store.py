@@ -44,10 +44,10 @@ class NativeDriver(NativeShelf):
 
     # -- what a driver says ---------------------------------------------------------------------
 
-    #: Whether a container begins with no more than names: then a journal, which has them in their
-    #: order, is written once for all of them, when it is published. Otherwise before that its files
-    #: are synced as well.
-    names_only = False
+    #: Directories of a container that begins with no more than names in them: then a journal, which
+    #: has them in their order, is written once for all of them, when it is published. None: before
+    #: that its files are synced, with all of the file system.
+    names_in: tuple[str, ...] | None = None
 
     def clone(self, source: str, target: str, item: Item, *, still: bool) -> None:
         """Fill the empty tree in home ``target`` with the native files of ``item``'s in home
@@ -149,26 +149,33 @@ class NativeDriver(NativeShelf):
             raise
         return workspace
 
-    def publish_container(self, workspace: Workspace, id: str, parent: str | None) -> None:
-        """Publish a finished tree as container ``id``, for which ``workspace`` was begun."""
+    def publish_container(
+        self,
+        workspace: Workspace,
+        id: str,
+        parent: str | None,
+        *,
+        names_in: tuple[str, ...] | None = None,
+    ) -> None:
+        """Publish a finished tree as container ``id``, for which ``workspace`` was begun.
+        ``names_in``: as the driver's, which it has otherwise."""
+        names_in = names_in or self.names_in
         common = Common(self.root, parent, durable=self.durable)
         common.link(f"{workspace.home}/{ITEM}")
-        if self.durable and not self.names_only:
+        if self.durable and names_in is None:
             workspace.sync()
         item = Item(id=id, held=Held.CONTAINER, parent=parent)
         home = self.home(item)
         workspace.publish(home)
         try:
             if self.durable:
-                self.sync_names(home)
+                for directory in names_in or ():
+                    sync_directory(os.path.join(home, directory))
+                sync_directory(os.path.dirname(home))
             self.touch(item)
         except BaseException:
             workspace.take_back(home)  # and goes with it
             raise
-
-    def sync_names(self, home: str) -> None:
-        """Make it durable that there is a container, and of ``names_only`` what is in it."""
-        sync_directory(os.path.dirname(home))
 
     def seal(self, workspace: Workspace, layer: str, parent: str | None, apparent: int) -> None:
         """Publish a finished stage as ``layer``; quietly do nothing if that exists."""

@@ -97,10 +97,11 @@ class HardlinkFarm(NativeDriver):
         with self.begin(parent, container) as workspace:
             if parent is None:
                 self.lay(workspace.home, None)
+                self.publish_container(workspace, container, parent)
             else:
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
                 os.close(os.open(f"{workspace.home}/{UNTOUCHED}", flags, 0o600))
-            self.publish_container(workspace, container, parent)
+                self.publish_container(workspace, container, parent, names_in=("",))
 
     def fork(self, container: str, new: str) -> None:
         item = self.item(container, Held.CONTAINER)

@@ -10,7 +10,7 @@ from pathlib import Path
 from cowshed.driver import Held, Item
 from cowshed.native.cloning import Copier, clone_tree, copy_attributes
 from cowshed.native.items import ITEM, Common
-from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_directory
+from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory
 
 from .attaching import AttachingDriver
 from .freezing import FROZEN, LONGEST, SHARING, Frozen
@@ -21,7 +21,7 @@ from .stack import DIFF, write_frozen
 class ForkingDriver(AttachingDriver):
     """Forks and removes containers."""
 
-    names_only = True
+    names_in = (DIFF, "")
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -106,12 +106,6 @@ class ForkingDriver(AttachingDriver):
         if below:
             self.frozen.release(below, item.id)
             super().touch()
-
-    def sync_names(self, home: str) -> None:
-        """Not all of the file system: two directories, and what they say."""
-        for directory in (f"{home}/{DIFF}", home):
-            sync_directory(directory)
-        super().sync_names(home)
 
     def recover(self) -> None:
         super().recover()
