@@ -18,13 +18,18 @@ import pytest
 
 from cowshed import Shed
 from cowshed.config import load_config
-from cowshed.errors import BusyError, ConfigError, InUseError, StoreError
+from cowshed.errors import BusyError, ConfigError, DriverError, InUseError, StoreError
 from cowshed.mounting import filling
 from cowshed.mounting import layered as layered_module
+from cowshed.mounting import mounts as mounts_module
 from cowshed.native.removal import remove_directory
 
 from .conftest import Make, Stable, require_mounts, unmount_all
 from .pictures import differences, of_directory, of_tree
+
+
+#: As older and as newer kernels say it.
+VOLATILE = {"volatile", "fsync=volatile"}
 
 
 def server_of(shed: Shed) -> int | None:
@@ -421,6 +426,80 @@ def test_a_mount_of_before_the_machine_stopped_is_absorbed_and_forgotten(layered
     (home / "mount.json").write_text(json.dumps({**record, "boot": "another"}))
     with container.tree() as tree:
         assert tree.read_bytes("etc/passwd") == b"before the power went"
+    assert not home.exists()
+
+
+@pytest.fixture(params=["overlayfs", "hardlink-farm", "chunk-dedup"])
+def durable(
+    request: pytest.FixtureRequest, everything: Path, tmp_path: Path
+) -> Iterator[tuple[Shed, str]]:
+    """A shed that syncs what it says is done."""
+    require_mounts()
+    with Shed(tmp_path / "shed", driver=request.param) as shed:
+        try:
+            shed.import_image(f"dir:{everything}", "everything")
+        except DriverError as error:
+            pytest.skip(str(error))
+        yield shed, request.param
+        unmount_all(shed)
+
+
+def options_of(path: Path) -> set[str]:
+    """Return what a mount's file system was told."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split()[4] == str(path):
+            return {*line.partition(" - ")[2].split()[2].split(",")}
+    raise AssertionError(f"{path} isn't mounted")
+
+
+def test_only_what_is_thrown_away_is_never_synced(durable: tuple[Shed, str]) -> None:
+    shed, _ = durable
+    container = shed.create("everything")
+    with container.mounted() as path:
+        assert not options_of(path) & VOLATILE
+    with shed.mounting.mounted(container.record, read_only=False, discard=True) as path:
+        assert options_of(path) & VOLATILE
+        (path / "etc/new").write_bytes(b"new")
+        # What somebody keeps of it is whole.
+        image = container.commit("kept")
+    with image.tree() as tree:
+        assert tree.read_bytes("etc/new") == b"new"
+
+
+def test_what_was_to_be_thrown_away_and_stays_is_synced_in_the_end(
+    durable: tuple[Shed, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shed, _ = durable
+    container = shed.create("everything")
+    synced: list[str] = []
+    really = mounts_module._sync_all
+
+    def sync(path: str) -> None:
+        synced.append(path)
+        really(path)
+
+    monkeypatch.setattr(mounts_module, "_sync_all", sync)
+    with shed.mounting.mounted(container.record, read_only=False, discard=True) as path:
+        (path / "etc/new").write_bytes(b"new")
+        container.mount()
+    assert synced == []
+    container.unmount()
+    assert synced == [str(shed.home.root)]
+    with container.tree() as tree:
+        assert tree.read_bytes("etc/new") == b"new"
+
+
+def test_of_what_was_never_synced_a_machine_that_stopped_leaves_nothing(layered: Stable) -> None:
+    container = layered.container()
+    mounting = layered.shed.mounting
+    home = mounting.registry.home(container.id)
+    with mounting.mounted(container.record, read_only=False, discard=True) as path:
+        (path / "etc/passwd").write_bytes(b"before the power we")
+        record = json.loads((home / "mount.json").read_bytes())
+        subprocess.run(["umount", "--lazy", path], check=True)
+        (home / "mount.json").write_text(json.dumps({**record, "boot": "another"}))
+        with container.tree() as tree:
+            assert tree.read_bytes("etc/passwd").startswith(b"root:")
     assert not home.exists()
 
 

@@ -273,6 +273,9 @@ class Mounts:
 
     def _clear(self, container: str, record: Record | None) -> None:
         """Forget a mount that isn't any more."""
+        if record is not None and record.discard and self._shed.config.durable:
+            # Nobody synced what was written, and now it stays.
+            _sync_all(self._root)
         self._refresh(container, record, last=True)
         if record is None:
             self.registry.forget(container)
@@ -496,6 +499,16 @@ class Mounts:
         self._take_down(record, status)
         self._clear(container, record)
         return None
+
+
+def _sync_all(path: str) -> None:
+    from ..native.syscalls import OPEN_DIRECTORY, syncfs
+
+    descriptor = os.open(path, OPEN_DIRECTORY)
+    try:
+        syncfs(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _change_key(container: str) -> str:
