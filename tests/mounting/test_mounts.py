@@ -27,7 +27,6 @@ from cowshed.native.removal import remove_directory
 from .conftest import Make, Stable, require_mounts, unmount_all
 from .pictures import differences, of_directory, of_tree
 
-
 #: As older and as newer kernels say it.
 VOLATILE = {"volatile", "fsync=volatile"}
 
@@ -461,8 +460,8 @@ def test_only_what_is_thrown_away_is_never_synced(durable: tuple[Shed, str]) -> 
         assert options_of(path) & VOLATILE
         (path / "etc/new").write_bytes(b"new")
         # What somebody keeps of it is whole.
-        image = container.commit("kept")
-    with image.tree() as tree:
+        container.commit("kept")
+    with shed.create("kept").tree() as tree:
         assert tree.read_bytes("etc/new") == b"new"
 
 
