@@ -158,10 +158,45 @@ def test_a_kill_while_a_full_inode_is_renewed_leaves_its_directory_s_time(
             own_tree(farm, f"c{number}", "l1")
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert farm.tree("l1").stat("d").mtime_ns != 12345
+    native = tmp_path / "layers/l1/rootfs/d"
+    assert native.stat().st_mtime_ns != 12345
+    assert farm.tree("l1").stat("d").mtime_ns == 12345
     farm.recover()
+    assert native.stat().st_mtime_ns == 12345
     assert farm.tree("l1").stat("d").mtime_ns == 12345
     assert not (tmp_path / "layers/l1/aside").exists()
+    farm.close()
+
+
+def test_nobody_sees_a_full_inode_being_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = HardlinkFarm(tmp_path, FarmOptions(max_links=4))
+    farm.durable = False
+    with farm.stage(None) as stage:
+        stage.add(Entry(path="d", kind=Kind.DIRECTORY, mode=0o755, mtime_ns=12345))
+        stage.add(Entry(path="d/f", kind=Kind.FILE, mode=0o644, size=1), io.BytesIO(b"x"))
+        stage.add(Entry(path="d/g", kind=Kind.HARDLINK, target="d/f"))
+        stage.seal("l1")
+    native = tmp_path / "layers/l1/rootfs/d"
+    really = FarmView._replace  # pyright: ignore[reportPrivateUsage]
+    seen: list[tuple[int, int]] = []
+
+    def replace(view: FarmView, aside_fd: int, temporary: str, path: str, *, link: bool) -> None:
+        really(view, aside_fd, temporary, path, link=link)
+        if view.home == os.fspath(tmp_path / "layers/l1"):
+            kept = native.stat().st_mtime_ns
+            os.utime(native, ns=(99, 99))  # a moment ago
+            with farm.tree("l1") as tree:
+                seen.append((native.stat().st_mtime_ns, tree.stat("d").mtime_ns))
+            os.utime(native, ns=(kept, kept))
+
+    monkeypatch.setattr(FarmView, "_replace", replace)
+    for number in range(8):
+        own_tree(farm, f"c{number}", "l1")
+        assert farm.tree(f"c{number}").stat("d").mtime_ns == 12345
+    assert seen
+    assert set(seen) == {(99, 12345)}
     farm.close()
 
 

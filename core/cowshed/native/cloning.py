@@ -16,9 +16,15 @@ _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
 
 #: Called with (source directory, target directory, name, path of the directory in the tree).
 Put = Callable[[int, int, str, str], None]
+#: Called with a source directory and its path in the tree, returns its mtime in nanoseconds.
+Mtime = Callable[[int, str], int]
 
 
-def clone_tree(source: str, target: str, put: Put) -> None:
+def _mtime(fd: int, _path: str) -> int:
+    return os.fstat(fd).st_mtime_ns
+
+
+def clone_tree(source: str, target: str, put: Put, mtime: Mtime = _mtime) -> None:
     """Make the existing directory ``target`` equal to ``source``, all else than directories
     by ``put``. Native attributes only; the sidecar is copied by the caller. What somebody removes
     meanwhile is left out."""
@@ -42,21 +48,24 @@ def clone_tree(source: str, target: str, put: Put) -> None:
                         with suppress(FileNotFoundError):
                             put(from_fd, to_fd, entry.name, path)
             # All names are in, so that nothing touches the mtime any more.
-            copy_attributes(from_fd, to_fd)
+            copy_attributes(from_fd, to_fd, mtime(from_fd, path))
     finally:
         old.close()
         new.close()
 
 
-def copy_attributes(source: int, target: int) -> None:
-    """Give the open ``target`` owner, mode, xattrs and mtime of the open ``source``."""
+def copy_attributes(source: int, target: int, mtime_ns: int | None = None) -> None:
+    """Give the open ``target`` owner, mode, xattrs and mtime of the open ``source``, or the mtime
+    that is given."""
     status = os.fstat(source)
     now = os.fstat(target)
     if (status.st_uid, status.st_gid) != (now.st_uid, now.st_gid):
         os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat_module.S_IMODE(status.st_mode))
     copy_xattrs(source, target)
-    os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    if mtime_ns is None:
+        mtime_ns = status.st_mtime_ns
+    os.utime(target, ns=(mtime_ns, mtime_ns))
 
 
 def copy_xattrs(source: int | str, target: int | str) -> None:

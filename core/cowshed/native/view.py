@@ -168,7 +168,7 @@ class NativeView:
             mode=0o777 if kind is Kind.SYMLINK else mode,
             uid=uid,
             gid=gid,
-            mtime_ns=status.st_mtime_ns,
+            mtime_ns=self.mtime(found),
             size=status.st_size if kind is Kind.FILE else 0,
             target=read_symlink(fd, name, record) if kind is Kind.SYMLINK else "",
             rdev=_rdev(status, record) if kind in (Kind.CHAR, Kind.BLOCK) else 0,
@@ -176,6 +176,10 @@ class NativeView:
             inode=inode,
             links=links,
         )
+
+    def mtime(self, found: Found) -> int:
+        """Return when ``found`` was last modified, in nanoseconds."""
+        return found.status.st_mtime_ns
 
     def inode(self, found: Found) -> int:
         """Return the number of the inode that ``found`` really is."""

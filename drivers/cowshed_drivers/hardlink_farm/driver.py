@@ -87,7 +87,7 @@ class HardlinkFarm(NativeDriver):
                 view, target, self._objects, self.locks, still=still, durable=self.durable
             )
             try:
-                clone_tree(os.path.join(source, ROOTFS), os.path.join(target, ROOTFS), linker)
+                clone_tree(f"{source}/{ROOTFS}", f"{target}/{ROOTFS}", linker, view.mtime_of)
             finally:
                 linker.close()
         finally:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
-from cowshed.entry import Kind
+from cowshed.entry import Kind, parent_of
 from cowshed.native.cloning import copy_object
 from cowshed.native.sidecar import Sidecar, Use
 from cowshed.native.syscalls import OPEN_DIRECTORY, make_directory, sync_file
@@ -31,10 +32,30 @@ class FarmView(NativeView):
     sidecar: Sidecar
 
     def open_records(self, use: Use) -> Sidecar:
+        self._sealed = use == "sealed"
         return Sidecar(os.path.join(self.home, SIDECAR), use, groups=True)
 
     def hard_links(self) -> dict[str, int]:
         return self.sidecar.groups()
+
+    def mtime(self, found: Found) -> int:
+        if self._sealed and found.kind is Kind.DIRECTORY:
+            return self.mtime_of(self.directories.fd(found.path), found.path)
+        return super().mtime(found)
+
+    def mtime_of(self, fd: int, path: str) -> int:
+        """Return the mtime of the open directory ``path``, in nanoseconds: not the moment's in
+        which somebody gives a file of a sealed tree a fresh inode, or was killed doing so."""
+        now = os.fstat(fd).st_mtime_ns
+        while self._sealed:
+            noted = self._noted(path)
+            if noted is not None:
+                return noted
+            # It was noted before anything was replaced, and is until the time is put back.
+            before, now = now, os.fstat(fd).st_mtime_ns
+            if before == now:
+                break
+        return now
 
     def detach(self, found: Found, *, keep_data: bool = True, durable: bool = False) -> Found:
         """Move ``found``, under all its names in this tree, to a fresh inode of its own.
@@ -77,22 +98,39 @@ class FarmView(NativeView):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(times, flags, 0o600, dir_fd=aside_fd), "wb") as file:
             for path in names:
-                kept = os.fstat(self.directories.at(path)[0]).st_mtime_ns
+                fd, _ = self.directories.at(path)
+                kept = self.mtime_of(fd, parent_of(path))
                 file.write(b"%d %s\0" % (kept, os.fsencode(path)))
 
     def restore_times(self) -> None:
         """Put back the mtimes of directories in which a killed process was replacing files."""
+        for path, kept in self._notes():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                fd, _ = self.directories.at(path)
+                os.utime(fd, ns=(kept, kept))
+
+    def _noted(self, directory: str) -> int | None:
+        """Return the mtime of a directory in which somebody is replacing files."""
+        return next((kept for path, kept in self._notes() if parent_of(path) == directory), None)
+
+    def _notes(self) -> Iterator[tuple[str, int]]:
+        """Yield what ``_note_times`` wrote: files, and the mtimes of their directories."""
         aside = os.path.join(self.home, ASIDE)
-        for noted in os.listdir(aside):
-            if not noted.endswith(TIMES):
+        try:
+            noted = os.listdir(aside)
+        except FileNotFoundError:
+            return
+        for name in noted:
+            if not name.endswith(TIMES):
                 continue
-            with open(os.path.join(aside, noted), "rb") as file:
-                lines = file.read().split(b"\0")
+            try:
+                with open(os.path.join(aside, name), "rb") as file:
+                    lines = file.read().split(b"\0")
+            except FileNotFoundError:
+                continue  # it has been put back
             for line in lines[:-1]:
                 kept, _, path = line.partition(b" ")
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    fd, _ = self.directories.at(os.fsdecode(path))
-                    os.utime(fd, ns=(int(kept), int(kept)))
+                yield os.fsdecode(path), int(kept)
 
     def inodes_of(self, found: Found) -> dict[str, int]:
         """Return the inode under each name of the file, one unless a kill tore them apart. A name
@@ -110,7 +148,7 @@ class FarmView(NativeView):
 
     def _replace(self, aside_fd: int, temporary: str, path: str, *, link: bool) -> None:
         fd, name = self.directories.at(path)
-        kept = os.fstat(fd).st_mtime_ns
+        kept = self.mtime_of(fd, parent_of(path))
         if link:
             linked = f"{temporary}.link"
             os.link(
