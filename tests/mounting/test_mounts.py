@@ -22,6 +22,7 @@ from cowshed.errors import BusyError, ConfigError, DriverError, InUseError, Stor
 from cowshed.mounting import filling
 from cowshed.mounting import layered as layered_module
 from cowshed.mounting import mounts as mounts_module
+from cowshed.mounting.registry import Registry
 from cowshed.native.removal import remove_directory
 
 from .conftest import Make, Stable, require_mounts, unmount_all
@@ -478,9 +479,19 @@ def test_what_was_to_be_thrown_away_and_stays_is_synced_in_the_end(
         really(path)
 
     monkeypatch.setattr(mounts_module, "_sync_all", sync)
+    places: list[str] = []
+    really_sync = Registry.sync
+
+    def sync_record(registry: Registry, container: str) -> None:
+        places.append(container)
+        really_sync(registry, container)
+
+    monkeypatch.setattr(Registry, "sync", sync_record)
     with shed.mounting.mounted(container.record, read_only=False, discard=True) as path:
         (path / "etc/new").write_bytes(b"new")
+        assert places == []
         container.mount()
+        assert places == [container.id]  # that it is to stay, at least
     assert synced == []
     container.unmount()
     assert synced == [str(shed.home.root)]
@@ -500,6 +511,29 @@ def test_of_what_was_never_synced_a_machine_that_stopped_leaves_nothing(layered:
         with container.tree() as tree:
             assert tree.read_bytes("etc/passwd").startswith(b"root:")
     assert not home.exists()
+
+
+def test_of_what_was_made_to_last_it_leaves_what_there_is(layered: Stable) -> None:
+    container = layered.container()
+    mounting = layered.shed.mounting
+    home = mounting.registry.home(container.id)
+    with mounting.mounted(container.record, read_only=False, discard=True) as path:
+        (path / "etc/passwd").write_bytes(b"changed")
+        container.mount()
+        record = json.loads((home / "mount.json").read_bytes())
+        subprocess.run(["umount", "--lazy", path], check=True)
+        (home / "mount.json").write_text(json.dumps({**record, "boot": "another"}))
+        with container.tree() as tree:
+            assert tree.read_bytes("etc/passwd") == b"changed"
+
+
+def test_earlier_versions_can_read_the_record_of_a_mount_that_they_know(layered: Stable) -> None:
+    container = layered.container()
+    record = layered.shed.mounting.registry.home(container.id) / "mount.json"
+    with container.mounted():
+        assert "discard" not in json.loads(record.read_bytes())
+    with layered.shed.mounting.mounted(container.record, read_only=False, discard=True):
+        assert json.loads(record.read_bytes())["discard"] is True
 
 
 def _use(root: str, driver: str, container: str, number: int) -> None:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from cowshed_plugins.registry import tls
 from cowshed_plugins.registry.answer import Answer, WireError, drain, read_whole
-from cowshed_plugins.registry.urls import BadUrlError, joined, parsed
+from cowshed_plugins.registry.urls import BadUrlError, is_loopback, joined, origin, parsed
 from cowshed_plugins.registry.wire import Wire
 
 from .images import Publisher, make_image
@@ -35,6 +36,7 @@ OPEN = f"/proc/{os.getpid()}/fd"
     [
         ("http://one/", "one", 80, "/"),
         ("HTTPS://One.Example", "one.example", 443, "/"),
+        ("http://one:/", "one", 80, "/"),
         ("http://one:5000?a=b#c", "one", 5000, "/?a=b"),
         ("http://[::1]:5000/v2/", "[::1]", 5000, "/v2/"),
         ("http://one/ä b", "one", 80, "/%C3%A4%20b"),
@@ -59,12 +61,14 @@ def test_a_url_is_taken_apart(url: str, host: str, port: int, target: str) -> No
         "http://one\\@two/",
         "http://one\\two/",
         "http://one:70000/",
-        "http://one:/",
         "http://one:1:2/",
         "http://o%6ee/",
         "http://öne/",
         "http://[::1%25eth0]/",
         "http://[::1/",
+        "http://[1.2.3.4]/",
+        "http://[::1::]/",
+        "http://[.]/",
         "http://one/a\rb",
         "http://one\n/",
         "http://one /",
@@ -73,6 +77,16 @@ def test_a_url_is_taken_apart(url: str, host: str, port: int, target: str) -> No
 def test_what_is_no_plain_url_is_refused(url: str) -> None:
     with pytest.raises(BadUrlError):
         parsed(url)
+
+
+def test_a_host_stays_as_it_was_written_where_files_are_looked_for_by_it() -> None:
+    assert parsed("https://Registry.Example:5000/v2/").netloc == "Registry.Example:5000"
+    assert origin("https://Registry.Example:5000/v2/") == "https://registry.example:5000"
+
+
+@pytest.mark.parametrize("host", ["[::1", "[nothing]:5000", "a]b"])
+def test_what_is_no_host_is_no_loopback(host: str) -> None:
+    assert not is_loopback(host)
 
 
 @given(st.text("htps:/@\\[]?#.%one1\t é", max_size=30).map(lambda text: f"http://{text}"))
@@ -242,6 +256,7 @@ def test_several_headers_of_a_name_are_joined(serve: Serve, wire: Wire) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nwhat\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nab",
     ],
 )
 def test_an_answer_that_is_none_is_a_failure_of_one_line(
@@ -278,8 +293,67 @@ def test_both_ways_say_the_same_of_what_is_wrong(wire: Wire, way: str) -> None:
     with pytest.raises(WireError) as failed:
         get(f"http://{'a' * 64}.invalid/")
     assert not failed.value.passing
-    with pytest.raises(WireError, match=r"is no URL to go to$"):
+    with pytest.raises(WireError, match=r"is no URL to go to$") as failed:
         get("http://one\\@two/")
+    assert not failed.value.passing
+
+
+@pytest.mark.parametrize("way", ["ask", "send"])
+def test_a_read_that_another_thread_ended_is_a_failure(serve: Serve, wire: Wire, way: str) -> None:
+    server = serve(said(b"short")[:-1], None)
+    answer = wire.ask(server.url, {}) if way == "ask" else wire.send("GET", server.url, {})
+    assert answer.read(2) == b"sh"
+    answer.close()
+    with suppress(WireError):  # or it has ended
+        assert answer.read(2) == b""
+    drain(answer)
+
+
+def test_a_connection_that_comes_back_after_the_end_is_closed(serve: Serve) -> None:
+    before = len(os.listdir(OPEN))
+    server = serve(said(b"one"))
+    wire = Wire(2.0)
+    answer = wire.ask(server.url, {})
+    assert read_whole(answer, 10) == b"one"
+    wire.close()
+    answer.release()
+    answer.close()
+    server.close()
+    assert len(os.listdir(OPEN)) <= before
+
+
+def test_closing_waits_for_nobody_who_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    """Streams ask for a context with their own lock held, and closing takes both locks."""
+    wire = Wire(2.0)
+    server = serve(said(b"one"))
+    wire.send("GET", server.url, {}).close()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def directories(*_: str) -> list[str]:
+        inside.set()
+        go_on.wait(10)
+        return []
+
+    monkeypatch.setattr(tls, "directories", directories)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"https://127.0.0.1:{nobody.getsockname()[1]}/"
+
+    def send() -> None:
+        with suppress(WireError):
+            wire.send("GET", url, {})
+
+    threads = [threading.Thread(target=send, daemon=True)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads.append(threading.Thread(target=wire.close, daemon=True))
+    threads[1].start()
+    threads[1].join(0.2)  # as far as it gets
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 # -- what it is for ---------------------------------------------------------------------------

@@ -280,3 +280,4 @@ def test_a_token_that_has_grown_old_is_renewed(
     shed = open_shed()
     assert pull(shed, ticketed) == image.id
     assert len(given) == 2
+    assert {seen.headers["user-agent"] for seen in token_server.seen} == {"cowshed"}

@@ -113,10 +113,13 @@ def test_the_next_page_is_found_in_every_form_of_the_header(
     assert [item.digest for item in found] == [one.digest, two.digest]
 
 
-@pytest.mark.parametrize("link", ["//example.invalid/v2/", "http://127.0.0.1:1/", "file:///x"])
+@pytest.mark.parametrize(
+    "link", ["//example.invalid/v2/", "http://127.0.0.1:1/", "file:///x", "http://{host}//one/v2/"]
+)
 def test_a_next_page_at_another_host_is_an_error(
     proxy: FaultProxy, image: MadeImage, name: str, link: str
 ) -> None:
+    link = link.format(host=proxy.host)
     proxy.on("GET .*/referrers/", action=page(statement(image, "x"), Link=f'<{link}>; rel="next"'))
     with pytest.raises(RegistryError, match="its next page would be at"):
         referrers(repository(proxy.host, name), image.manifest.digest)

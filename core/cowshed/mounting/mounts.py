@@ -88,6 +88,8 @@ class Mounts:
             else:
                 _require_same(container, record, directory, read_only=read_only)
                 self.registry.write(record._replace(lasting=True))
+                if record.discard and self._shed.config.durable:
+                    self.registry.sync(container.id)
             return Path(record.path)
 
     def unmount(self, container: ContainerRecord, *, force: bool) -> None:
@@ -323,7 +325,7 @@ class Mounts:
     def _refresh(self, container: str, record: Record | None, *, last: bool = False) -> None:
         if record is None or record.read_only:
             return
-        if record.discard and record.boot != boot_id():
+        if record.discard and not record.lasting and record.boot != boot_id():
             return  # the machine stopped: of what was never synced there may be a part
         driver = self._shed.driver(record.driver)
         try:

@@ -58,8 +58,8 @@ class Record(NamedTuple):
     lowers: tuple[str, ...] = ()
     #: How it was mounted.
     format: Format = Format()
-    #: Whether what is written there goes when nobody uses it any more, with the container. None of
-    #: it is synced.
+    #: Whether what is written there goes when nobody uses it any more, with the container, unless
+    #: it is made to last. None of it is synced.
     discard: bool = False
 
 
@@ -121,8 +121,11 @@ class Registry:
         aside = home / f"{_RECORD}.{os.urandom(4).hex()}"
         with aside.open("x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
+            written = {**record._asdict(), "format": record.format.written()}
+            if not record.discard:
+                del written["discard"]  # what earlier versions don't know
             # Not by dump, which is written in Python and takes ten times as long.
-            file.write(json.dumps({**record._asdict(), "format": record.format.written()}))
+            file.write(json.dumps(written))
             if self._durable and _is_worth_a_sync(record):
                 # Without it what processes wrote belongs to nobody; before, they couldn't.
                 file.flush()
@@ -152,7 +155,9 @@ class Registry:
 
 
 def _is_worth_a_sync(record: Record) -> bool:
-    return record.layered and bool(record.device) and not record.read_only and not record.discard
+    if record.read_only or (record.discard and not record.lasting):
+        return False
+    return record.layered and bool(record.device)
 
 
 def state(record: Record) -> State:

@@ -82,6 +82,9 @@ class Answer(abc.ABC):
             return read(amount)
         except self._errors as error:
             raise self._explained(error) from error
+        except (AttributeError, ValueError) as error:
+            # Closed in another thread meanwhile; or the library saw a chunk of a negative length.
+            raise WireError(BROKE) from error
 
 
 def read_whole(answer: Answer, most: int) -> bytes:
@@ -102,7 +105,7 @@ def drain(answer: Answer) -> None:
     try:
         answer.read(_PASSED_OVER)
         answer.release()
-    except (OSError, ValueError):
+    except OSError:
         pass
     finally:
         answer.close()

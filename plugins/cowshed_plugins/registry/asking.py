@@ -32,6 +32,7 @@ class Asker:
         self._context = context
         self._lock = threading.Lock()
         self._idle: dict[str, http.client.HTTPConnection] = {}
+        self._closed = False
 
     def get(self, url: Url, headers: Mapping[str, str]) -> Answer:
         """Ask one question.
@@ -51,14 +52,18 @@ class Asker:
     def keep(self, url: Url, connection: http.client.HTTPConnection) -> None:
         """Take a connection back for the next question."""
         with self._lock:
-            before = self._idle.get(url.origin)
-            self._idle[url.origin] = connection
+            if self._closed:
+                before: http.client.HTTPConnection | None = connection
+            else:
+                before = self._idle.get(url.origin)
+                self._idle[url.origin] = connection
         if before is not None:
             before.close()
 
     def close(self) -> None:
-        """Close what isn't in use."""
+        """Close what isn't in use, and what is once it comes back."""
         with self._lock:
+            self._closed = True
             idle = list(self._idle.values())
             self._idle.clear()
         for connection in idle:

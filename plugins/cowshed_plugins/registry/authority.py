@@ -21,7 +21,7 @@ import attrs
 from .answer import Answer, drain, read_whole
 from .challenge import Challenge
 from .credentials import CredentialFiles, Credentials
-from .endpoint import Scopes
+from .endpoint import USER_AGENT, Scopes
 from .errors import RegistryError, UnauthorisedError
 from .patience import Patience
 from .reference import DOCKER_HUB
@@ -59,7 +59,8 @@ class Authority:
         self._wire = wire
         self._files = files
         self._patience = patience
-        self._realms = (*_REALMS.get(registry, ()), *realms.get(registry, ()))
+        may_see = (*_REALMS.get(registry, ()), *realms.get(registry, ()))
+        self._realms = {realm.lower() for realm in may_see}
         self._lock = threading.Lock()
         self._basic = ""
         self._tokens: dict[Scopes, _Token] = {}
@@ -172,12 +173,12 @@ class Authority:
             return False
         if theirs.host == ours.host:
             return True
-        return theirs.netloc in self._realms or theirs.host in self._realms
+        return theirs.netloc.lower() in self._realms or theirs.host in self._realms
 
     def _ask(
         self, realm: str, query: list[tuple[str, str]], credentials: Credentials | None
     ) -> dict[str, Any]:
-        headers: dict[str, str] = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
         body: bytes | None = None
         method = "GET"
         if credentials is not None and credentials.identity_token:

@@ -270,13 +270,15 @@ class Repository:
         home = self.endpoint.base
         try:
             target = joined(f"{home}{path}", link)
-            if origin(target) != origin(home):
+            next_path = parsed(target).target
+            # Behind two slashes begins another host, once it is joined to ours.
+            if origin(target) != origin(home) or next_path.startswith("//"):
                 raise ValueError(target)
         except ValueError:
             raise RegistryError(
                 self.endpoint.name, f"its next page would be at {link[:200]!r}"
             ) from None
-        return parsed(target).target
+        return next_path
 
 
 def _length(response: Answer) -> int | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: What is asked of a token realm (docker/distribution, "Token Scope Documentation").
 Scopes: TypeAlias = tuple[str, ...]
+USER_AGENT = "cowshed"
 _HUB = "registry-1.docker.io"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 6
@@ -229,7 +230,7 @@ class Endpoint:
 
 
 def _common() -> dict[str, str]:
-    return {"User-Agent": "cowshed", "Accept-Encoding": "identity"}
+    return {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 
 
 def _message(response: Answer) -> str:

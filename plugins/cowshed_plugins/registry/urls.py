@@ -16,7 +16,7 @@ from .answer import WireError
 _PORTS = {"http": 80, "https": 443}
 #: No user, no backslash, nothing escaped in the host; addresses of version 6 in brackets, no zone.
 _URL = re.compile(
-    r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?([/?][^#]*)?(?:#.*)?", re.I | re.A
+    r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?([/?][^#]*)?(?:#.*)?", re.I | re.A
 )
 
 
@@ -24,17 +24,17 @@ class BadUrlError(WireError, ValueError):
     """Text that isn't a plain URL of HTTP."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"{text[:200]!r} is no URL to go to")
+        super().__init__(f"{text[:200]!r} is no URL to go to", passing=False)
 
 
 class Url(NamedTuple):
-    """Where a request goes; scheme and host in lower case."""
+    """Where a request goes; ``scheme`` and ``host`` in lower case."""
 
     scheme: str
     #: An address of version 6 stands in brackets.
     host: str
     port: int
-    #: Host, and the port if one was given.
+    #: Host, and the port if one was given, as they were written.
     netloc: str
     #: Path and query, what isn't printable ASCII in them escaped.
     target: str
@@ -63,9 +63,16 @@ def parsed(url: str) -> Url:
     if port > 65_535:
         raise BadUrlError(url)
     target = re.sub(r"[^!-~]+", lambda found: quote(found[0]), match[4] or "")
-    host = match[2].lower()
+    host = match[2]
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise BadUrlError(url) from None
     netloc = f"{host}:{port}" if match[3] else host
-    return Url(scheme, host, port, netloc, target if target.startswith("/") else f"/{target}")
+    if not target.startswith("/"):
+        target = f"/{target}"
+    return Url(scheme, host.lower(), port, netloc, target)
 
 
 def joined(url: str, location: str) -> str:
@@ -87,10 +94,10 @@ def origin(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Say whether a host, perhaps with a port, is this machine itself."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
     try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False

@@ -62,8 +62,9 @@ class Wire:
         """Close what isn't in use."""
         self._asker.close()
         with self._lock:
-            if self._made_streams is not None:
-                self._made_streams.close()
+            streams = self._made_streams
+        if streams is not None:  # outside: they ask for contexts while they hold their own lock
+            streams.close()
 
     @property
     def _streams(self) -> Streams:
