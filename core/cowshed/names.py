@@ -11,12 +11,12 @@ from .errors import UsageError
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?"
 #: distribution-spec, "Pulling manifests", with the host part that every tool puts before it.
-_IMAGE = re.compile(rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]{{0,127}})?", re.A)
-_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.A)
-_HEX = re.compile(r"[0-9a-f]{1,64}")
+_IMAGE = rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]{{0,127}})?"
+_CONTAINER = "[a-zA-Z0-9][a-zA-Z0-9_.-]*"
+_HEX = "[0-9a-f]{1,64}"
 
 #: What ``image_name`` must not let pass for an ID: a stranger's archive names its images itself.
-_LIKE_AN_ID = re.compile(r"[0-9a-f]{64}|sha(?:256|512)(?::.*)?")
+_LIKE_AN_ID = "[0-9a-f]{64}|sha(?:256|512)(?::.*)?"
 
 MAX_NAME = 255
 
@@ -48,9 +48,9 @@ def image_name(text: str) -> str:
     Raises:
         UsageError: it isn't a valid name.
     """
-    if _LIKE_AN_ID.fullmatch(text):
+    if re.fullmatch(_LIKE_AN_ID, text):
         raise UsageError(f"invalid image name {text!r}: it could be taken for an ID")
-    if len(text) > MAX_NAME or not _IMAGE.fullmatch(text) or text == SCRATCH:
+    if len(text) > MAX_NAME or not re.fullmatch(_IMAGE, text, re.A) or text == SCRATCH:
         raise UsageError(
             f"invalid image name {text!r}: use lower-case letters, digits and . _ - / "
             "with an optional :tag"
@@ -64,7 +64,7 @@ def container_name(text: str) -> str:
     Raises:
         UsageError: it can't.
     """
-    if len(text) > MAX_NAME or not _CONTAINER.fullmatch(text):
+    if len(text) > MAX_NAME or not re.fullmatch(_CONTAINER, text):
         raise UsageError(
             f"invalid container name {text!r}: use letters and digits, and after the first "
             "also _ . -"
@@ -74,7 +74,7 @@ def container_name(text: str) -> str:
 
 def is_id_prefix(text: str) -> bool:
     """Say whether ``text`` can be the beginning of an ID in hex."""
-    return bool(_HEX.fullmatch(text))
+    return bool(re.fullmatch(_HEX, text))
 
 
 def new_id() -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
-
-import attrs
 
 from cowshed.errors import DigestMismatchError, LimitExceededError, NotFoundError
 from cowshed.oci import MAX_DOCUMENT, Descriptor, Digest, digest_bytes
@@ -33,11 +31,10 @@ _READ = 256 << 10
 _MAX_PAGES = 100
 
 
-@attrs.frozen(kw_only=True)
-class Document:
+class Document(NamedTuple):
     """A manifest or index as the registry holds it."""
 
-    raw: bytes = attrs.field(repr=False)
+    raw: bytes
     #: What the registry called it; None where it called it nothing in particular.
     media_type: str | None
     digest: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-
-import attrs
+from typing import NamedTuple
 
 from cowshed.errors import SourceError, UsageError
 from cowshed.oci import parse_digest
@@ -21,8 +20,7 @@ _HOST = re.compile(
 _MAX_REPOSITORY = 255
 
 
-@attrs.frozen(kw_only=True)
-class Reference:
+class Reference(NamedTuple):
     """What names one image in one registry."""
 
     #: Host and port as people write them; Docker Hub is ``docker.io``.

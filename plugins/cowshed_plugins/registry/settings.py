@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, cast
-
-import attrs
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 from ..settings import number, read_settings, text
 
 NAME = "registry"
+_NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -54,12 +54,7 @@ def _path(value: object) -> str:
     return os.path.expanduser(text(value))
 
 
-def _nothing() -> Mapping[str, tuple[str, ...]]:
-    return {}
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """What ``[plugin.registry]`` says."""
 
     #: Registries spoken to without TLS.
@@ -74,8 +69,8 @@ class Settings:
     pause: float = 1.0
     #: Longest time in seconds that a registry's Retry-After is obeyed for.
     max_wait: float = 60.0
-    mirrors: Mapping[str, tuple[str, ...]] = attrs.field(factory=_nothing)
-    realms: Mapping[str, tuple[str, ...]] = attrs.field(factory=_nothing)
+    mirrors: Mapping[str, tuple[str, ...]] = _NOTHING
+    realms: Mapping[str, tuple[str, ...]] = _NOTHING
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
