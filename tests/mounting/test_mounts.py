@@ -499,6 +499,27 @@ def test_what_was_to_be_thrown_away_and_stays_is_synced_in_the_end(
         assert tree.read_bytes("etc/new") == b"new"
 
 
+def test_a_driver_s_directory_on_a_file_system_of_its_own_is_synced_as_well(
+    everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_mounts()
+    (tmp_path / "shed/drivers").mkdir(parents=True, mode=0o700)
+    drivers = tmp_path / "shed/drivers"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "cowshed", drivers], check=True)
+    synced: list[str] = []
+    monkeypatch.setattr(mounts_module, "_sync_all", synced.append)
+    try:
+        with Shed(tmp_path / "shed", driver="overlayfs") as shed:
+            shed.import_image(f"dir:{everything}", "everything")
+            container = shed.create("everything")
+            with shed.mounting.mounted(container.record, read_only=False, discard=True):
+                container.mount()
+            container.unmount()
+            assert sorted(synced) == [str(tmp_path / "shed"), str(drivers / "overlayfs")]
+    finally:
+        subprocess.run(["umount", "--lazy", drivers], check=True)
+
+
 def test_of_what_was_never_synced_a_machine_that_stopped_leaves_nothing(layered: Stable) -> None:
     container = layered.container()
     mounting = layered.shed.mounting

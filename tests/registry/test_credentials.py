@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cowshed import Shed
+from cowshed.errors import ConfigError
 from cowshed_plugins.registry.credentials import CredentialFiles
 from cowshed_plugins.registry.errors import UnauthorisedError
 
@@ -241,6 +242,15 @@ def test_a_password_may_hold_colons_and_umlauts(surroundings: Path) -> None:
     assert credentials is not None
     assert (credentials.username, credentials.password) == ("jörg", "a:b:ü")
     assert "a:b" not in repr(credentials)
+
+
+@pytest.mark.parametrize("token", ["tökn", "to\r\nkn"])
+def test_a_bearer_token_in_a_file_that_no_header_can_hold_is_refused(
+    surroundings: Path, token: str
+) -> None:
+    docker_config(surroundings, auths={"registry.example.com": {"registrytoken": token}})
+    with pytest.raises(ConfigError, match=r"'registrytoken' of .* can't be sent"):
+        CredentialFiles().find("registry.example.com", "x")
 
 
 def test_a_bearer_token_in_a_file_is_used_as_it_is(

@@ -325,12 +325,12 @@ def test_a_proxy_of_the_environment_is_used_but_not_for_loopback(
 ) -> None:
     image = make_image(FILES)
     publisher.image(name, image, "v1")
-    monkeypatch.setenv("http_proxy", f"http://user:pass%3A@{proxy.host}")
+    monkeypatch.setenv("http_proxy", f"http://user:pass%3A%E2%82%AC@{proxy.host}")
     place = f"{far_away}:5000"
     shed = open_shed(plain_http=[place])
     assert brought(shed, f"{place}/{name}:v1") == image.id
     assert {one.path.partition("/v2/")[0] for one in proxy.seen} == {f"http://{place}"}
-    pair = base64.b64encode(b"user:pass:").decode()
+    pair = base64.b64encode("user:pass:€".encode()).decode()
     assert {one.headers["proxy-authorization"] for one in proxy.seen} == {f"Basic {pair}"}
     proxy.reset()
     brought(shed, f"{registry.host}/{name}:v1")

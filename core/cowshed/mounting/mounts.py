@@ -277,7 +277,9 @@ class Mounts:
         """Forget a mount that isn't any more."""
         if record is not None and record.discard and self._shed.config.durable:
             # Nobody synced what was written, and now it stays.
-            _sync_all(self._root)
+            places = (os.fspath(self._shed.home.drivers / record.driver), self._root)
+            for path in {os.stat(path).st_dev: path for path in places}.values():
+                _sync_all(path)
         self._refresh(container, record, last=True)
         if record is None:
             self.registry.forget(container)

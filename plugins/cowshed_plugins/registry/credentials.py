@@ -209,6 +209,8 @@ def _entry(value: object, path: str, key: str) -> Credentials | None:
         username, colon, password = pair.partition(":")
         if not colon:
             raise ConfigError(f"'auth' of {key} isn't NAME:PASSWORD", path)
+    if not (registry_token.isascii() and registry_token.isprintable()):
+        raise ConfigError(f"'registrytoken' of {key} can't be sent: it isn't ASCII", path)
     if not (token or registry_token or username or password):
         return None  # as Docker leaves it where a store has them
     return Credentials(

@@ -30,9 +30,9 @@ def proxy_headers(proxy: SplitResult) -> dict[str, str] | None:
     """Return what shows a proxy its credentials, if its URL has some."""
     if proxy.username is None:
         return None
+    from base64 import b64encode
     from urllib.parse import unquote
 
-    import urllib3
-
+    # Not by urllib3, which knows Latin-1 only.
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return dict(urllib3.make_headers(proxy_basic_auth=pair))
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
