@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .environment import Databases, Environment, Txn
 from .errors import CorruptError, StoreError
-from .records import ContainerRecord, ImageRecord, LayerRecord, LeaseRecord
+from .records import OF_CONTAINER, ContainerRecord, ImageRecord, LayerRecord, LeaseRecord
 
 _DATABASES = (
     b"images", b"names", b"layers", b"containers", b"container_names", b"uses", b"drivers",
@@ -267,6 +267,27 @@ class Transaction:
     def leases(self) -> Iterator[LeaseRecord]:
         for key, data in self._scan(b"leases"):
             yield LeaseRecord.decode(key.decode(), data)
+
+    def other_leases(self) -> bool:
+        """Say whether there are others than those of temporary containers, which stand last."""
+        for key, _ in self._scan(b"leases"):
+            return not key.startswith(OF_CONTAINER.encode())
+        return False
+
+    def some_leases_of_containers(self, most: int) -> list[str]:
+        """Return the IDs of up to ``most`` leases of temporary containers, chosen at random."""
+        first = OF_CONTAINER.encode()
+        found: list[str] = []
+        with self._transaction.cursor(db=self._databases[b"leases"]) as cursor:
+            there = cursor.set_range(first + os.urandom(8).hex().encode())
+            while len(found) < most:
+                there = there or cursor.set_range(first)
+                id = cursor.key().decode() if there else ""
+                if not id or id in found:
+                    break
+                found.append(id)
+                there = cursor.next()
+        return found
 
     def put_lease(self, lease: LeaseRecord) -> None:
         self._put(b"leases", lease.id.encode(), lease.encode())

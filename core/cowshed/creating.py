@@ -18,20 +18,26 @@ from .records import ContainerRecord, ImageRecord
 
 if TYPE_CHECKING:
     from .catalog import Transaction
+    from .lease import Lease
     from .shed import Shed
 
 
 def create(
-    shed: Shed, reference: str, count: int, names: Sequence[str] | None, asked: str | None
+    shed: Shed,
+    reference: str,
+    count: int,
+    names: Sequence[str] | None,
+    asked: str | None,
+    lease: Lease | None = None,
 ) -> list[Container]:
-    """See ``Shed.create_many``."""
+    """See ``Shed.create_many``. ``lease``: that of one temporary container (see ``temporary``)."""
     if names is not None and len(names) != count:
         raise UsageError(f"{len(names)} names for {count} containers")
     for name in names or ():
         container_name(name)
     while True:
         try:
-            records = _create(shed, reference, count, names, asked)
+            records = _create(shed, reference, count, names, asked, lease)
             break
         except _MovedError:
             continue
@@ -49,14 +55,21 @@ class _MovedError(Exception):
 
 
 def _create(
-    shed: Shed, reference: str, count: int, names: Sequence[str] | None, asked: str | None
+    shed: Shed,
+    reference: str,
+    count: int,
+    names: Sequence[str] | None,
+    asked: str | None,
+    kept_by: Lease | None,
 ) -> list[ContainerRecord]:
     image = None if reference == SCRATCH else shed.image(reference).record
     driver = _driver_for(shed, image, asked)
 
     def make(ids: list[str]) -> None:
         chain = None if image is None else image.chain
-        if count == 1:
+        if kept_by is not None:
+            shed.driver(driver).prepare_unsynced(ids[0], chain)
+        elif count == 1:
             shed.driver(driver).prepare(ids[0], chain)
         else:
             shed.driver(driver).prepare_many(ids, chain)
@@ -69,7 +82,7 @@ def _create(
             if driver not in found.drivers:
                 raise _MovedError
 
-    return _make(shed, driver, image, "", count, names, make, still_there)
+    return _make(shed, driver, image, "", count, names, make, still_there, kept_by)
 
 
 def _driver_for(shed: Shed, image: ImageRecord | None, asked: str | None) -> str:
@@ -95,6 +108,7 @@ def _make(
     names: Sequence[str] | None,
     make: Callable[[list[str]], None],
     check: Callable[[Transaction], None],
+    kept_by: Lease | None = None,
 ) -> list[ContainerRecord]:
     """Make containers in a driver and tell the catalog, in that order; both or neither."""
     from .driver import Capability
@@ -140,6 +154,8 @@ def _make(
                         for id, name in zip(ids, chosen, strict=True)
                     ]
                     transaction.add_containers(records)
+                    if kept_by is not None:
+                        kept_by.own(transaction, driver, ids)
                     lease.finish(transaction)
             except BaseException:
                 from .sweep import take_back

@@ -188,6 +188,11 @@ class Driver(Closing):
     def prepare(self, container: str, parent: str | None) -> None:
         """Make a container on the sealed layer ``parent``; None: on an empty root, mode 0755."""
 
+    def prepare_unsynced(self, container: str, parent: str | None) -> None:
+        """Make a container as ``prepare`` does, but one that is thrown away soon: if the machine
+        stops before, it needn't be there, nor be whole, and must be removable all the same."""
+        self.prepare(container, parent)
+
     @abc.abstractmethod
     def tree(self, id: str, *, writable: bool = False) -> Tree:
         """Open a layer (never writable: ``OSError(EROFS)``) or container. Core sees to it that a

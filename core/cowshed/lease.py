@@ -15,7 +15,7 @@ from types import TracebackType
 from .catalog import Catalog, Transaction
 from .errors import StoreError
 from .locking import Lock, LockFile
-from .records import LayerRecord, LeaseRecord
+from .records import OF_CONTAINER, LayerRecord, LeaseRecord
 
 
 class Lease:
@@ -24,16 +24,33 @@ class Lease:
     What it holds is what the catalog says, so that a transaction that fails changes nothing.
     """
 
-    def __init__(self, catalog: Catalog, locks: LockFile, operation: str) -> None:
+    def __init__(
+        self, catalog: Catalog, locks: LockFile, operation: str, *, of_container: bool = False
+    ) -> None:
+        """``of_container``: for as long as a temporary container lives (see ``temporary``)."""
         self._catalog = catalog
         self._locks = locks
-        self._id = os.urandom(8).hex()
+        self._id = f"{OF_CONTAINER if of_container else ''}{os.urandom(8).hex()}"
         self._operation = operation
         self._lock: Lock | None = None
         self._used = False
         self._finished = False
         #: Layers whose last reference was this lease's; the caller drops them from the drivers.
         self.gone: list[LayerRecord] = []
+
+    @classmethod
+    def taken_over(cls, catalog: Catalog, locks: LockFile, record: LeaseRecord) -> Lease | None:
+        """Return a dead process's lease, which is ours now; None: it lives, or is gone."""
+        lock = locks.attempt(lock_key(record.id))
+        if lock is None:
+            return None
+        lease = cls(catalog, locks, record.operation)
+        lease._id, lease._lock, lease._used = record.id, lock, True
+        return lease
+
+    def leave(self) -> None:
+        """Let the catalog keep it when the context is left: somebody else will take it over."""
+        self._used = False
 
     def announce(self) -> None:
         """Be known before anything is made that only a driver's ``recover`` could find."""
@@ -68,7 +85,8 @@ class Lease:
             self._finished = True
 
     def __enter__(self) -> Lease:
-        self._lock = self._locks.acquire(lock_key(self._id))
+        if self._lock is None:
+            self._lock = self._locks.acquire(lock_key(self._id))
         return self
 
     def __exit__(

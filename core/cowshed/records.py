@@ -141,6 +141,10 @@ class ContainerRecord(NamedTuple):
         )
 
 
+#: What the ID of a temporary container's lease begins with, to stand behind all others.
+OF_CONTAINER = "~"
+
+
 class LeaseRecord(NamedTuple):
     """What an operation under way has made or relies on.
 

@@ -15,22 +15,28 @@ from .records import ContainerRecord, LayerRecord
 from .sweep import DROPPED_AT_ONCE, drop
 
 if TYPE_CHECKING:
+    from .lease import Lease
     from .shed import Shed
 
 
-def remove(shed: Shed, references: Sequence[str], *, force: bool) -> list[str]:
-    """See ``Shed.remove_containers``."""
+def remove(
+    shed: Shed, references: Sequence[str], *, force: bool, lease: Lease | None = None
+) -> list[str]:
+    """See ``Shed.remove_containers``. A temporary container's ``lease`` ends with it."""
     with shed.catalog.read() as transaction:
         records = {
             record.id: record for record in (find_record(transaction, ref) for ref in references)
         }
     ids = list(records)
     for start in range(0, len(ids), DROPPED_AT_ONCE):
-        _remove(shed, [records[id] for id in ids[start : start + DROPPED_AT_ONCE]], force=force)
+        some = [records[id] for id in ids[start : start + DROPPED_AT_ONCE]]
+        _remove(shed, some, force=force, lease=lease)
     return list(references)
 
 
-def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> None:
+def _remove(
+    shed: Shed, records: Sequence[ContainerRecord], *, force: bool, lease: Lease | None
+) -> None:
     lock, taken = shed.locks.attempt_each(lock_key(record.id) for record in records)
     with lock:
         held = set(taken)
@@ -49,6 +55,8 @@ def _remove(shed: Shed, records: Sequence[ContainerRecord], *, force: bool) -> N
                 if found is not None
             ]
             gone: list[LayerRecord] = transaction.delete_containers(present)
+            if lease is not None:
+                lease.finish(transaction)
         by_driver: dict[str, list[str]] = {}
         for record in present:
             by_driver.setdefault(record.driver, []).append(record.id)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Unpack
 
@@ -112,7 +112,14 @@ class Shed(Closing):
 
     def _has_abandoned(self) -> bool:
         with self.catalog.read() as transaction:
-            return next(transaction.leases(), None) is not None or bool(transaction.doomed())
+            if transaction.other_leases() or transaction.doomed():
+                return True
+            temporary = transaction.some_leases_of_containers(1)
+        if not temporary:
+            return False
+        from .temporary import any_left
+
+        return any_left(self)
 
     def close(self) -> None:
         """Let go of drivers, catalog and layers that stayed mounted. Closing twice is fine."""
@@ -347,6 +354,20 @@ class Shed(Closing):
             vetoable=True,
         )
 
+    def temporary(
+        self, image: str, name: str | None = None, *, driver: str | None = None
+    ) -> AbstractContextManager[Container]:
+        """Make a container that is removed, whoever uses it, when the context is left.
+
+        If this process is killed or the machine stops before, then somebody who opens the shed
+        later removes it, or ``gc``, as soon as no process uses it any more. So none of it is
+        synced, which saves up to some seconds, and what is committed of it is. Errors as
+        ``create``'s.
+        """
+        from .temporary import temporary
+
+        return temporary(self, image, name, driver)
+
     def containers(self) -> list[Container]:
         """Return all containers, newest first."""
         from .container import list_containers
@@ -423,14 +444,14 @@ class Shed(Closing):
         **how: Unpack[How],
     ) -> Ended:
         """Run a process in a new container on ``image``, and remove that; see ``Container.run``."""
-        container = self.create(image, name, driver=driver)
-        try:
+        with ExitStack() as stack:
+            if remove:
+                container = stack.enter_context(self.temporary(image, name, driver=driver))
+            else:
+                container = self.create(image, name, driver=driver)
             return container.run(
                 command, input=input, capture=capture, timeout=timeout, discard=remove, **how
             )
-        finally:
-            if remove:
-                container.remove(force=True)
 
     # -- the shed -----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from .adding import layer_lock
 from .errors import CowshedError, InUseError, NotFoundError
 from .lease import give_back, lock_key
 from .locking import FILES_LOCK, making_lock
+from .records import OF_CONTAINER
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -43,8 +44,13 @@ def finish_abandoned(shed: Shed) -> int:
         doomed = transaction.doomed()
     if shed.read_only or not (leases or doomed):
         return 0
-    abandoned = 0
+    abandoned = temporary = 0
     for lease in leases:
+        if lease.id.startswith(OF_CONTAINER):
+            from .temporary import remove_left  # seldom needed
+
+            temporary += remove_left(shed, lease)
+            continue
         lock = shed.locks.attempt(lock_key(lease.id))
         if lock is None:
             continue
@@ -57,7 +63,7 @@ def finish_abandoned(shed: Shed) -> int:
         for name in shed.drivers_in_use():
             _recover(shed, name)
     drop_doomed(shed)
-    return abandoned
+    return abandoned + temporary
 
 
 def _recover(shed: Shed, driver: str) -> None:

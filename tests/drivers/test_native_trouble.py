@@ -19,6 +19,7 @@ import pytest
 
 from cowshed.entry import Entry, Kind
 from cowshed.errors import CorruptError
+from cowshed.native import workspace
 from cowshed.native.sidecar import Record, Sidecar
 from cowshed.native.store import NativeDriver
 from cowshed.sqlite import Connection
@@ -266,3 +267,20 @@ def test_directories_that_nobody_may_enter_are_removed(driver: NativeDriver, mod
     (rootfs / "a").chmod(mode)
     driver.remove("c")
     assert os.listdir(os.path.join(driver.root, "trash")) == []
+
+
+def test_nothing_is_synced_for_a_container_that_is_thrown_away_soon(
+    driver: NativeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(driver, "l1", Entry(path="f", kind=Kind.FILE, mode=0o644))
+    for first, parent in (("c", "l1"), ("bare", None)):
+        driver.prepare(first, parent)  # which what all on that parent share is synced for
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(workspace, "syncfs", synced.append)
+    driver.durable = True
+    driver.prepare_unsynced("c1", "l1")
+    driver.prepare_unsynced("c2", None)
+    assert synced == []
+    driver.prepare("c3", "l1")
+    assert synced != []

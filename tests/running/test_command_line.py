@@ -154,6 +154,27 @@ def test_a_killed_run_leaves_a_container_that_can_be_removed(
     process.stdout.close()
 
 
+def test_of_a_killed_run_that_was_to_leave_nothing_the_next_command_leaves_nothing(
+    cowshed: CommandLine, shed: Shed, runtime: str
+) -> None:
+    script = "echo ready; trap '' TERM; while [ ! -e /tmp/stop ]; do sleep 0.05; done"
+    process = cowshed.start(
+        "run", "--rm", "--name", "x", "--runtime", runtime, "tools", "sh", "-c", script
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    assert b" x\n" in cowshed("ps").stdout
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    if runtime in ("runc", "crun"):  # whose process outlives the run
+        assert b" x\n" in cowshed("ps").stdout
+        assert cowshed("exec", "x", "touch", "/tmp/stop").returncode == 0
+    wait_for(lambda: b" x\n" not in cowshed("ps").stdout)
+    assert shed.containers() == [] and shed.mounts() == []
+    assert [name for name in shed.running.registry.containers() if len(name) == 64] == []
+
+
 @as_root
 def test_what_outlives_its_run_keeps_its_mount(
     cowshed: CommandLine, archive: Path, tmp_path: Path, runtime: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,17 +190,17 @@ def run_command(
         options = _read(command, tty, **given)
         session.runs = True
         shed = session.shed
-        container: Container | None = None
-        try:
+        with ExitStack() as stack:
+            stack.callback(signals.over)
             with signals.held():
-                container = shed.create(image, name)
+                if rm:
+                    container = stack.enter_context(shed.temporary(image, name))
+                else:
+                    container = shed.create(image, name)
+            stack.callback(signals.over)
             signals.deliver()
             streams = _streams(interactive)
             return _operate(session, "run", container, options, streams, signals, discard=rm)
-        finally:
-            signals.over()
-            if rm and container is not None:
-                container.remove(force=True)
 
     return _as_docker(run)
 

@@ -99,9 +99,16 @@ class NativeDriver(NativeShelf):
             raise
 
     def prepare(self, container: str, parent: str | None) -> None:
+        self.make_container(container, parent, durable=self.durable)
+
+    def prepare_unsynced(self, container: str, parent: str | None) -> None:
+        self.make_container(container, parent, durable=False)
+
+    def make_container(self, container: str, parent: str | None, *, durable: bool) -> None:
+        """See ``prepare``, and ``prepare_unsynced`` where it isn't ``durable``."""
         with self.begin(parent, container) as workspace:
             self.lay(workspace.home, parent)
-            self.publish_container(workspace, container, parent)
+            self.publish_container(workspace, container, parent, durable=durable)
 
     def fork(self, container: str, new: str) -> None:
         item = self.item(container, Held.CONTAINER)
@@ -118,7 +125,7 @@ class NativeDriver(NativeShelf):
                     view.sidecar.copy_to(os.path.join(workspace.home, SIDECAR))
                 finally:
                     view.close_view()
-                self.publish_container(workspace, new, item.parent)
+                self.publish_container(workspace, new, item.parent, durable=self.durable)
             finally:
                 if writer is not None:
                     writer.release()
@@ -155,6 +162,7 @@ class NativeDriver(NativeShelf):
         id: str,
         parent: str | None,
         *,
+        durable: bool,
         names_in: tuple[str, ...] | None = None,
     ) -> None:
         """Publish a finished tree as container ``id``, for which ``workspace`` was begun.
@@ -162,13 +170,13 @@ class NativeDriver(NativeShelf):
         names_in = names_in or self.names_in
         common = Common(self.root, parent, durable=self.durable)
         common.link(f"{workspace.home}/{ITEM}")
-        if self.durable and names_in is None:
+        if durable and names_in is None:
             workspace.sync()
         item = Item(id=id, held=Held.CONTAINER, parent=parent)
         home = self.home(item)
         workspace.publish(home)
         try:
-            if self.durable:
+            if durable:
                 for directory in names_in or ():
                     sync_directory(os.path.join(home, directory))
                 sync_directory(os.path.dirname(home))

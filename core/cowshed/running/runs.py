@@ -65,7 +65,9 @@ class Runs:
             mounting = self._shed.mounting
             with mounting.mounted(container.record, read_only=False, discard=discard) as path:
                 try:
-                    return self._run(container, options, streams, signals, str(path))
+                    return self._run(
+                        container, options, streams, signals, str(path), discard=discard
+                    )
                 finally:
                     if signals is not None:
                         signals.over()
@@ -77,6 +79,8 @@ class Runs:
         streams: Streams,
         signals: Signals | None,
         path: str,
+        *,
+        discard: bool,
     ) -> Ended:
         from .process import make_user
         from .rootfs import Rootfs
@@ -112,9 +116,11 @@ class Runs:
                     if signals is not None:
                         signals.over()
                     runtime.clear(bundle)
-                    # Before they are forgotten: who is killed in between leaves a note of them.
-                    stubs.clear(root, self._stubs(container.id))
-                    self._ended(container.id, status)
+                    if not discard:
+                        # Before they are forgotten: who is killed in between leaves a note of them.
+                        stubs.clear(root, self._stubs(container.id))
+                    # If it stays after all, the next look takes them out.
+                    self._ended(container.id, status, stubs_stay=discard)
 
     @contextmanager
     def _prepared(
@@ -191,11 +197,13 @@ class Runs:
             identity = identity.only_own()
         return runtime, identity
 
-    def _ended(self, container: str, status: int | None) -> None:
+    def _ended(self, container: str, status: int | None, *, stubs_stay: bool = False) -> None:
         state = self.registry.read(container)
         if state is not None:
             state = state._replace(
-                finished_ns=time.time_ns(), status=137 if status is None else status, stubs=()
+                finished_ns=time.time_ns(),
+                status=137 if status is None else status,
+                stubs=state.stubs if stubs_stay else (),
             )
             self.registry.write(container, state)
 

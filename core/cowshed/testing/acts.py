@@ -172,6 +172,12 @@ CALLS = [
     Act(name="collecting", ready=_garbage, do=lambda driver: (driver.collect(), None)[1]),
 ]
 
+#: Of which a power cut may leave anything.
+UNSYNCED = Act(
+    name="preparing a container that is thrown away soon",
+    do=lambda driver: driver.prepare_unsynced(key("victim"), key("base")),
+)
+
 
 # -- calls of a tree ----------------------------------------------------------------------------
 

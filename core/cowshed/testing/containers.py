@@ -198,6 +198,28 @@ class ContainerConformance(Kit):
             store.driver.prepare_many([key("new1")], key("unknown"))
         assert set(store.held()) == {taken}
 
+    # -- unsynced -------------------------------------------------------------------------------
+
+    def test_a_container_that_isnt_synced_is_as_others_are(self, store: Store) -> None:
+        base = store.layer("base", file("f", "x"))
+        driver, container = store.driver, key("unsynced")
+        driver.prepare_unsynced(container, base)
+        assert store.held()[container] == (Held.CONTAINER, base)
+        assert_same(store.layers[base], store.look(container), "it equals the parent")
+        with store.write(container) as tree:
+            tree.write_bytes("f", b"changed")
+        store.fork(container, "fork")
+        assert store.changes(container) == store.changes(key("fork")) == ["C f"]
+        driver.remove(container)
+        for taken in (base, key("fork")):
+            with pytest.raises(ConflictError):
+                driver.prepare_unsynced(taken, base)
+        with pytest.raises(NotFoundError):
+            driver.prepare_unsynced(container, key("unknown"))
+        driver.prepare_unsynced(container, None)
+        assert set(store.held()) == {base, container, key("fork")}
+        store.assert_layers()
+
     # -- errors ---------------------------------------------------------------------------------
 
     def test_unknown_ids_are_not_found(self, store: Store) -> None:

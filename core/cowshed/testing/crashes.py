@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import attrs
 import pytest
 
 from ..driver import Held
 from ..errors import ConflictError, CowshedError, NotFoundError
-from .acts import CALLS, GROUND, SESSIONS, Act, clear, lay_ground
+from .acts import CALLS, GROUND, SESSIONS, UNSYNCED, Act, clear, lay_ground
 from .disk_calls import Unavailable
 from .interception import Fault, Watch, Watched
 from .isolation import fresh_marked
@@ -75,6 +75,11 @@ class CrashConformance(Kit):
             for fault in trials.cuts(self.cuts):
                 trials.killed(fault)
             trials.cut_after()
+
+    def test_after_a_power_cut_what_wasnt_synced_can_be_removed(self, store: Store) -> None:
+        self.spent(store)
+        with self.unless_unavailable():
+            Trials(self, store, UNSYNCED).cut_and_removed()
 
     def spent(self, store: Store) -> None:
         """Skip where a process can't share the store."""
@@ -210,6 +215,20 @@ class Trials:
                 self.store.reopen()
                 expected = None if self.act.each else self.after
                 self._holds("doing it again", expected, recovering=fault.lasting)
+
+    def cut_and_removed(self) -> None:
+        """Cut the power when the act has just made the victim; it can be removed all the same."""
+        self._begin()
+        with Watched(self._work) as process:
+            assert process.hear() == "done"
+            process.cut_power()
+        with self._after("a power cut"):
+            self.store.reopen()
+            self.store.driver.recover()
+            with suppress(NotFoundError):
+                self.store.driver.remove(key("victim"))
+            self._holds("the victim was removed", self.before)
+        self.succeeds()
 
     @contextmanager
     def _after(self, what: str) -> Generator[None]:

@@ -93,15 +93,17 @@ class HardlinkFarm(NativeDriver):
         finally:
             view.close_view()
 
-    def prepare(self, container: str, parent: str | None) -> None:
+    def make_container(self, container: str, parent: str | None, *, durable: bool) -> None:
         with self.begin(parent, container) as workspace:
             if parent is None:
                 self.lay(workspace.home, None)
-                self.publish_container(workspace, container, parent)
+                self.publish_container(workspace, container, parent, durable=durable)
             else:
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
                 os.close(os.open(f"{workspace.home}/{UNTOUCHED}", flags, 0o600))
-                self.publish_container(workspace, container, parent, names_in=("",))
+                self.publish_container(
+                    workspace, container, parent, durable=durable, names_in=("",)
+                )
 
     def fork(self, container: str, new: str) -> None:
         item = self.item(container, Held.CONTAINER)

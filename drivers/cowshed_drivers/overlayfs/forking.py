@@ -52,7 +52,7 @@ class ForkingDriver(AttachingDriver):
                         write_frozen(workspace.home, below, durable=self.durable)
                         if self.durable:
                             self.frozen.sync_marks(below)
-                    self.publish_container(workspace, new, item.parent)
+                    self.publish_container(workspace, new, item.parent, durable=self.durable)
             finally:
                 if still is not None:
                     still.release()
