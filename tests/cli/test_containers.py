@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from cowshed import Container
+from cowshed.driver import Usage
+
 
 def test_create_prints_one_id_a_line(cowshed: Any, image: str) -> None:
     lines = cowshed("create", image, "--count", "3").lines
@@ -37,6 +40,22 @@ def test_ps_with_sizes_and_as_json(cowshed: Any, container: str, tmp_path: Path)
     assert one["size_rw"] == 10
     assert one["image_names"] == ["base:1"]
     assert "size_rw" not in cowshed("ps", "--json").json[0]
+
+
+def test_ps_leaves_out_what_was_removed_since_it_was_listed(
+    cowshed: Any, container: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cowshed("create", image, "--name", "brief")
+    really = Container.usage
+
+    def usage(one: Container) -> Usage:
+        if one.name == "brief":
+            one.remove()
+        return really(one)
+
+    monkeypatch.setattr(Container, "usage", usage)
+    _, row = cowshed("ps", "-s").lines
+    assert " box " in row
 
 
 def test_ps_shows_the_newest_or_ids_only(cowshed: Any, image: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import CowshedError
+from ..errors import CowshedError, NotFoundError
 from .completion import containers as complete_containers
 from .completion import images as complete_images
 from .output import age_of_ns, line, name_line, print_json, rfc3339, short_id, size, table
@@ -17,6 +18,7 @@ from .statuses import Statuses
 if TYPE_CHECKING:
     from ..container import Container
     from ..driver import Usage
+    from ..shed import Shed
 
 
 @click.command("create")
@@ -88,7 +90,9 @@ def ps_command(
             names.setdefault(id, []).append(name)
         if sizes:
             virtual = {image.id: image.size for image in transaction.images()}
-    usages = {one.id: one.usage() for one in containers} if sizes else {}
+    usages = _usages(shed, containers) if sizes else {}
+    if sizes:
+        containers = [one for one in containers if one.id in usages]
     statuses = Statuses(shed)
     if session.json:
         print_json([_fields(one, names, usages, virtual, statuses) for one in containers])
@@ -123,6 +127,19 @@ def ps_command(
             row = (*row, f"{size(usage.apparent)} (virtual {size(whole)})")
         rows.append(row)
     table(headings, rows)
+
+
+def _usages(shed: Shed, containers: Sequence[Container]) -> dict[str, Usage]:
+    """Return what each costs; those that somebody removed since they were listed are left out."""
+    usages: dict[str, Usage] = {}
+    for one in containers:
+        try:
+            usages[one.id] = one.usage()
+        except NotFoundError:
+            with shed.catalog.read() as transaction:
+                if transaction.container(one.id) is not None:
+                    raise
+    return usages
 
 
 def _image(container: Container, names: dict[str, list[str]], whole: bool) -> str:
