@@ -130,12 +130,17 @@ class Mounts:
             record = self._living(container.id)
             if record is None:
                 record = self._make(
-                    container, None, read_only=read_only, lasting=False, discard=discard
+                    container,
+                    None,
+                    read_only=read_only,
+                    lasting=False,
+                    discard=discard,
+                    users=_with_me(()),
                 )
             else:
                 _require_same(container, record, None, read_only=read_only)
+                self.registry.write(record._replace(users=_with_me(record.users)))
             using = self._shed.locks.acquire(_users_key(container.id), shared=True)
-            self.registry.write(record._replace(users=_with_me(record.users)))
         try:
             yield Path(record.path)
         finally:
@@ -168,6 +173,7 @@ class Mounts:
         lasting: bool,
         no_suid: bool | None = None,
         discard: bool = False,
+        users: tuple[int, ...] = (),
     ) -> Record:
         layer = f"{container.driver}.{container.chain}"
         with self._nobody_writes(container):
@@ -180,6 +186,7 @@ class Mounts:
                         lasting=lasting,
                         no_suid=no_suid,
                         discard=discard,
+                        users=users,
                     )
             except BaseException:
                 self.lowers.let_go(layer, self.registry.lowers)
@@ -194,6 +201,7 @@ class Mounts:
         lasting: bool,
         no_suid: bool | None = None,
         discard: bool = False,
+        users: tuple[int, ...] = (),
     ) -> Record:
         path = None if directory is None else _usable(directory)
         try:
@@ -219,6 +227,7 @@ class Mounts:
             boot=boot_id(),
             namespace=kernel.namespace(),
             made_ns=time.time_ns(),
+            users=users,
             layered=layered,
             over=way.over,
             lowers=() if way.lower is None else self.lowers.among(way.lower),
