@@ -16,7 +16,7 @@ import pytest
 
 from cowshed import Container, Shed
 from cowshed.errors import CowshedError, StoreError
-from cowshed.running import runtimes
+from cowshed.running import launchers
 from cowshed.running.process import CommandError
 
 from .helpers import as_root, letters, sh, started, wait_for
@@ -268,7 +268,7 @@ def test_a_process_is_known_once_it_has_the_containers_root(tmp_path: Path) -> N
     """Before, who looks below /proc/PID/root would see the host's files."""
     noted: list[int] = []
     for line in (b'{"error": "no", "status": 126}\n', b""):
-        status = runtimes._Status(noted.append)  # pyright: ignore[reportPrivateUsage]
+        status = launchers.Status(noted.append)
         os.write(status.write_end, b'{"pid": 7}\n' + line)
         thread = threading.Thread(target=status.follow, args=("pid",), daemon=True)
         thread.start()
@@ -280,10 +280,10 @@ def test_a_process_is_known_once_it_has_the_containers_root(tmp_path: Path) -> N
     assert noted == [7]
 
     with subprocess.Popen(["sleep", "1000"]) as process:
-        assert runtimes.entered(process.pid, "/")
+        assert launchers.entered(process.pid, "/")
         found: list[bool] = []
         thread = threading.Thread(
-            target=lambda: found.append(runtimes.entered(process.pid, str(tmp_path))), daemon=True
+            target=lambda: found.append(launchers.entered(process.pid, str(tmp_path))), daemon=True
         )
         thread.start()
         thread.join(0.1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import StoreError, UsageError, nearest
 from .identity import Identity
 from .programs import find_program
-from .runtimes import Bubblewrap, OciRuntime, Plain, Runtime
+from .runtimes import Runtime
 
 RUNC = "runc"
 OCI = ("crun", RUNC, "youki")
@@ -81,10 +81,16 @@ def choose(
 def make(name: str, state: Path, identity: Identity | None) -> Runtime:
     """Return the runtime of that name."""
     if name in OCI:
+        from .oci_runtime import OciRuntime
+
         path = find_program(name)
         return OciRuntime(name, path or name, state / name)
+    from .plain import Plain
+
     plain = Plain(identity)
     if name == BUBBLEWRAP:
+        from .bubblewrap import Bubblewrap
+
         return Bubblewrap(find_program("bwrap") or "bwrap", plain)
     return plain
 
