@@ -153,7 +153,7 @@ class Container:
         return self._shed.operate(
             "run",
             {"container": self.id, "command": tuple(command)},
-            lambda: self._shed.running.run(self, options, streams, discard=discard),
+            lambda: self._shed.running.starter.run(self, options, streams, discard=discard),
         )
 
     def exec(
@@ -175,7 +175,7 @@ class Container:
         return self._shed.operate(
             "exec",
             {"container": self.id, "command": tuple(command)},
-            lambda: self._shed.running.exec(self, options, streams),
+            lambda: self._shed.running.starter.exec(self, options, streams),
         )
 
     def bundle(self, directory: Path, command: Sequence[str] = (), **how: Unpack[How]) -> Path:
@@ -191,7 +191,7 @@ class Container:
         return self._shed.operate(
             "bundle",
             {"container": self.id, "directory": directory},
-            lambda: self._shed.running.bundle(self, directory, options),
+            lambda: self._shed.running.starter.bundle(self, directory, options),
         )
 
     def image_config(self) -> Mapping[str, object]:

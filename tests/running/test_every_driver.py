@@ -120,9 +120,12 @@ def test_what_a_container_wrote_that_goes_next_isnt_kept_for_nothing(
 def test_others_that_use_a_container_keep_what_was_written(stable: Shed) -> None:
     with created(stable) as container:
         with container.mounted() as path:
-            container.run(["sh", "-c", "echo new > /tmp/new"], discard=True)
+            container.run(["sh", "-c", "echo new > /tmp/new; exit 3"], discard=True)
             assert (path / "tmp/new").read_text() == "new\n"
         assert letters(container) == ["C /tmp", "A /tmp/new"]
+        with container.tree() as tree:
+            assert "proc" not in tree.listdir("")
+        assert container.inspect()["State"]["ExitCode"] == 3
 
 
 def test_device_nodes_of_an_image_open_nothing(stable: Shed) -> None:

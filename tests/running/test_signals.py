@@ -12,7 +12,7 @@ import pytest
 from cowshed import Container, Shed
 from cowshed.mounting import Mounts
 from cowshed.running.options import Options
-from cowshed.running.runs import Runs
+from cowshed.running.starter import Starter
 from cowshed.running.supervising import Interrupted, Signals, Streams
 
 from .helpers import letters
@@ -21,7 +21,7 @@ from .helpers import letters
 def _interrupted(shed: Shed, box: Container, runtime: str | None = None) -> int:
     options = Options(command=("sleep", "1000"), runtime=runtime)
     with Signals() as signals, pytest.raises(Interrupted) as caught:
-        shed.running.run(box, options, Streams(), signals)
+        shed.running.starter.run(box, options, Streams(), signals)
     return caught.value.number
 
 
@@ -37,7 +37,7 @@ def test_a_second_one_doesnt_cut_the_clearing_up_short(
         os.kill(os.getpid(), signal.SIGINT)
         leave(*arguments, **options)
 
-    monkeypatch.setattr(Runs, "_choose", choose)
+    monkeypatch.setattr(Starter, "_choose", choose)
     monkeypatch.setattr(Mounts, "_leave", interrupt)
     assert _interrupted(shed, box) == signal.SIGTERM
     assert shed.mounts() == []

@@ -244,8 +244,8 @@ def _operate(
     *,
     discard: bool = False,
 ) -> Ended:
-    running = session.shed.running
-    act = partial(running.run, discard=discard) if verb == "run" else running.exec
+    starter = session.shed.running.starter
+    act = partial(starter.run, discard=discard) if verb == "run" else starter.exec
     return session.shed.operate(
         verb,
         {"container": container.id, "command": options.command},
@@ -278,7 +278,7 @@ def bundle_command(
     """
     options = _read(command, tty, **given)
     found = session.shed.container(container)
-    path = session.shed.running.bundle(found, target, options)
+    path = session.shed.running.starter.bundle(found, target, options)
     if session.json:
         print_json({"id": found.id, "path": str(path)})
     elif not session.quiet:
