@@ -41,13 +41,13 @@ def _remove(
     with lock:
         held = set(taken)
         shed.running.require_stopped(records, force=force)
-        shed.mounting.require_unmounted(records, force=force)
         for record in records:
             if lock_key(record.id) not in held and not force:
                 raise InUseError(
                     f"container {record.name} is being written by another process; "
                     "wait for it or use --force"
                 )
+        shed.mounting.require_unmounted(records, force=force, discard=lease is not None)
         with shed.catalog.write() as transaction:
             present = [
                 found

@@ -19,7 +19,7 @@ import pytest
 from cowshed import Shed
 from cowshed.config import load_config
 from cowshed.errors import BusyError, ConfigError, DriverError, InUseError, StoreError
-from cowshed.mounting import filling
+from cowshed.mounting import absorbing, filling
 from cowshed.mounting import layered as layered_module
 from cowshed.mounting import mounts as mounts_module
 from cowshed.mounting.registry import Registry
@@ -532,6 +532,31 @@ def test_of_what_was_never_synced_a_machine_that_stopped_leaves_nothing(layered:
         with container.tree() as tree:
             assert tree.read_bytes("etc/passwd").startswith(b"root:")
     assert not home.exists()
+
+
+KILLED = """
+import os, sys
+from cowshed import Shed
+with Shed(sys.argv[1]) as shed, shed.temporary("everything") as container:
+    with shed.mounting.mounted(container.record, read_only=False, discard=True) as path:
+        (path / "etc/new").write_bytes(b"new")
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_for_what_a_killed_process_left_to_be_thrown_away_nobody_waits(
+    durable: tuple[Shed, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shed, driver = durable
+    done: list[object] = []
+    monkeypatch.setattr(mounts_module, "_sync_all", done.append)
+    monkeypatch.setattr(absorbing, "absorb", lambda *arguments, **_: done.append(arguments))
+    left = subprocess.run([sys.executable, "-c", KILLED, str(shed.root)], check=False)
+    assert left.returncode == -9
+    assert len(shed.containers()) == len(shed.mounts()) == 1
+    with Shed(shed.root, driver=driver) as another:
+        assert another.containers() == [] and another.mounts() == []
+    assert done == []
 
 
 def test_of_what_was_made_to_last_it_leaves_what_there_is(layered: Stable) -> None:

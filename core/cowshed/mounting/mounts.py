@@ -421,9 +421,12 @@ class Mounts:
                 "it first"
             )
 
-    def require_unmounted(self, containers: Iterable[ContainerRecord], *, force: bool) -> None:
+    def require_unmounted(
+        self, containers: Iterable[ContainerRecord], *, force: bool, discard: bool = False
+    ) -> None:
         """Refuse to remove what is mounted, or unmount it by force. What somebody mounted in a
-        container's own directory is theirs, whatever the force.
+        container's own directory is theirs, whatever the force. ``discard``: what was written in
+        mounts that nobody uses any more need not be taken over before.
 
         Raises:
             InUseError: names the mount.
@@ -436,7 +439,7 @@ class Mounts:
             if not self.registry.has(container.id):
                 continue
             with self._changing(container.id):
-                record = self._living(container.id)
+                record = self._living(container.id, discard=discard)
                 if record is not None and not force:
                     raise InUseError(
                         f"container {container.name} is mounted at {record.path}"
@@ -493,8 +496,9 @@ class Mounts:
             return None
         return self._shed.locks.attempt(_users_key(container))
 
-    def _living(self, container: str) -> Record | None:
-        """Return the record of a mount that lives, or nobody's but in use; clear away another."""
+    def _living(self, container: str, *, discard: bool = False) -> Record | None:
+        """Return the record of a mount that lives, or nobody's but in use; clear away another, with
+        what was written in it where that is to ``discard``."""
         record = self.registry.read(container)
         if record is None:
             if self.registry.has(container):
@@ -510,7 +514,10 @@ class Mounts:
                 return record
             alone.release()
         self._take_down(record, status)
-        self._clear(container, record)
+        if discard:
+            self._forget(record)
+        else:
+            self._clear(container, record)
         return None
 
 
