@@ -356,6 +356,17 @@ class SyncsNamesOnly(Shelved):
         path.write_bytes(data)
 
 
+class SyncsNothingWithIt(Shelved):
+    """What is thrown away soon is written with all else, and none of that is synced."""
+
+    def prepare_unsynced(self, container: str, parent: str | None) -> None:
+        durable, self.durable = self.durable, False
+        try:
+            super().prepare_unsynced(container, parent)
+        finally:
+            self.durable = durable
+
+
 class SyncsWhenClosed(Shelved):
     """What a call returned from is on the disk once the driver is closed."""
 

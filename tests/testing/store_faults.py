@@ -47,6 +47,14 @@ class StartsEmpty(MemoryDriver):
         self._store.volumes[container] = Volume()
 
 
+class StartsWhatIsThrownAwayEmpty(MemoryDriver):
+    """A container that is thrown away soon has nothing of its parent's."""
+
+    def prepare_unsynced(self, container: str, parent: str | None) -> None:
+        super().prepare_unsynced(container, parent)
+        self._store.volumes[container] = Volume()
+
+
 class PreparesOneForAll(MemoryDriver):
     """Containers that were prepared at once are one."""
 

@@ -190,6 +190,16 @@ CAUGHT: list[tuple[type[MemoryDriver], str, dict[str, object]]] = [
     (store_faults.FailsInItsOwnWay, "test_unknown_ids_are_not_found", {}),
     (store_faults.FailsInItsOwnWay, "test_staging_on_an_unknown_parent_is_not_found", {}),
     (store_faults.StartsEmpty, "test_a_container_equals_its_parent", {}),
+    (
+        store_faults.StartsWhatIsThrownAwayEmpty,
+        "test_a_container_that_isnt_synced_is_as_others_are",
+        {},
+    ),
+    (
+        shelved.SyncsNothingWithIt,
+        "test_after_a_power_cut_what_wasnt_synced_can_be_removed",
+        {},
+    ),
     (store_faults.PreparesOneForAll, "test_many_are_prepared_and_removed_at_once", {}),
     (store_faults.RemovesAllButTheLast, "test_thousands_of_containers_cost_what_one_costs", {}),
     (store_faults.HasRoomForAHundred, "test_hundreds_of_containers", {}),
