@@ -69,16 +69,13 @@ def remove_left(shed: Shed, record: LeaseRecord) -> bool:
     lease = Lease.taken_over(shed.catalog, shed.locks, record)
     if lease is None:
         return False
-    with lease:
+    with suppress(CowshedError, OSError), lease, _left(lease):
         with shed.catalog.read() as transaction:
             there = [id for _, id in record.making if transaction.container(id) is not None]
         if there:
-            try:
-                _remove(shed, there, lease, force=False)
-            except CowshedError:
-                lease.leave()
-                return False
-    return True
+            _remove(shed, there, lease, force=False)
+        return True
+    return False
 
 
 def any_left(shed: Shed) -> bool:

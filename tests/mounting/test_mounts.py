@@ -534,6 +534,15 @@ def test_of_what_was_never_synced_a_machine_that_stopped_leaves_nothing(layered:
     assert not home.exists()
 
 
+def test_what_a_runtime_made_where_its_mount_was_taken_away_goes_with_it(layered: Stable) -> None:
+    container = layered.container()
+    with container.mounted() as path:
+        subprocess.run(["umount", "--lazy", path], check=True)
+        (path / "proc").mkdir()
+    assert not layered.shed.mounting.registry.has(container.id)
+    assert [change.path for change in container.diff()] == []
+
+
 KILLED = """
 import os, sys
 from cowshed import Shed

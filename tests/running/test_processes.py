@@ -359,6 +359,35 @@ def test_a_timeout_kills_the_container(box: Container, runtime: str) -> None:
     assert box.inspect()["State"]["ExitCode"] == 137
 
 
+def test_what_a_killed_run_has_called_may_still_start(shed: Shed, box: Container) -> None:
+    """Nobody takes its mount away meanwhile, nor the container."""
+    registry = shed.running.registry
+    child = subprocess.Popen(["true"])
+    child.wait()
+    state = begun(runtime="plain", supervisor=child.pid)
+    registry.write(box.id, state)
+    assert shed.running.running(box.id)
+    shed.running.settle([box.record])
+    assert registry.read(box.id) == state
+    with pytest.raises(InUseError, match="is running"):
+        box.remove()
+    (registry.home(box.id) / "pid").write_text(str(child.pid))  # it had begun, and has ended
+    assert not shed.running.running(box.id)
+    (registry.home(box.id) / "pid").unlink()
+    registry.write(box.id, state._replace(booted_ns=state.booted_ns - 6 * 10**9))
+    assert not shed.running.running(box.id)
+    box.remove()
+
+
+def test_what_is_settled_may_be_removed_meanwhile(shed: Shed, box: Container) -> None:
+    record = box.record
+    box.remove()
+    shed.running.registry.write(record.id, State(1, "plain", 1, ("proc",), status=0))
+    shed.running.settle([record])
+    shed.running.sweep()
+    assert shed.running.registry.read(record.id) is None
+
+
 def test_a_killed_runs_mount_points_are_cleared_by_the_next_look(
     shed: Shed, box: Container
 ) -> None:
@@ -386,8 +415,7 @@ def test_a_killed_runs_mount_points_are_cleared_without_a_mount(
         tree.write_bytes("etc/hosts", b"")
         tree.utime("etc", etc)
         tree.utime("", root)
-    state = begun(runtime="plain", supervisor=1)
-    shed.running.registry.write(box.id, state._replace(stubs=("proc", "etc/hosts")))
+    shed.running.registry.write(box.id, State(1, "plain", 1, ("proc", "etc/hosts")))
 
     def refuse(*arguments: object, **more: object) -> None:
         raise StoreError("mounting needs privilege")

@@ -491,8 +491,9 @@ class Mounts:
 
     def _alone(self, container: str) -> Lock | None:
         """Keep users out of a mount; None: there are some. The first process of a container may
-        have outlived the ``cowshed run`` that was one."""
-        if self._shed.running.registry.process(container) is not None:
+        have outlived the ``cowshed run`` that was one, or be just about to start."""
+        runs = self._shed.running.registry
+        if runs.process(container) is not None or runs.may_start(container):
             return None
         return self._shed.locks.attempt(_users_key(container))
 

@@ -13,6 +13,7 @@ first process, which may outlive who started it, uses the mount as well.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -136,9 +137,14 @@ class Registry:
         """Remove a record and all that belongs to it. Nothing is mounted there any more."""
         home = self.home(container)
         root = home / "root"
-        with suppress(FileNotFoundError):
-            # Never by rmtree: if it is a mount after all, this says so.
+        try:
             root.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            # A runtime that lost its mount may have made something there.
+            if error.errno != errno.ENOTEMPTY or kernel.point_at(os.fspath(root)) is not None:
+                raise
         from ..native.removal import remove_directory  # with ctypes
 
         with suppress(FileNotFoundError):

@@ -28,6 +28,8 @@ STATE, PID = "state.json", "pid"
 #: Seconds that a process may seem younger than the file that names it, as the kernel counts in
 #: ticks and a file's time is that of the last one. Who was given the number later is younger.
 _YOUNGER = 1.0
+#: Seconds in which a runtime whose ``cowshed run`` was killed has started its process, or ended.
+_STARTING = 5.0
 
 
 class State(NamedTuple):
@@ -107,6 +109,16 @@ class Registry:
 
         with suppress(FileNotFoundError):
             remove_directory(os.fspath(self.root), container)
+
+    def may_start(self, container: str) -> bool:
+        """Say whether a process may appear any moment: its ``cowshed run`` has called the runtime,
+        and was killed before that said more. It still needs the mount."""
+        state = self.read(container)
+        if state is None or state.status is not None or state.bundle or state.boot != boot_id():
+            return False
+        if state.supervisor == os.getpid() or (self.home(container) / PID).exists():
+            return False
+        return since_boot_ns() - state.booted_ns < _STARTING * 1e9
 
     def process(self, container: str) -> int | None:
         """Return the number of the container's first process, if it lives."""

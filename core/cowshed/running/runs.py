@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from ..errors import BusyError, InUseError
+from ..errors import BusyError, InUseError, NotFoundError
 from ..records import ContainerRecord
 from . import stubs
 from .registry import Registry, State
@@ -82,7 +82,7 @@ class Runs:
         if lock is None:
             return True
         lock.release()
-        return self.registry.process(container) is not None
+        return self.registry.process(container) is not None or self.registry.may_start(container)
 
     def state(self, container: str) -> State | None:
         """Return a container's last run; None: it never ran."""
@@ -170,7 +170,7 @@ class Runs:
                 continue
             lock = self._shed.locks.attempt(_key(record.id))
             if lock is not None:
-                with lock:
+                with lock, suppress(NotFoundError):  # it was removed meanwhile
                     self.settle_one(record)
 
     def settle_one(self, record: ContainerRecord) -> None:
@@ -181,7 +181,7 @@ class Runs:
         if state.bundle:
             if self._shed.mounting.is_mounted(record.id):
                 return
-        elif self.registry.process(record.id) is not None:
+        elif self.registry.process(record.id) is not None or self.registry.may_start(record.id):
             return
         if state.stubs and not self._shed.read_only and not self._clear(record, state.stubs):
             return
