@@ -111,6 +111,8 @@ class Shed(Closing):
         self.plugins.notify("shed_opened", shed=self)
 
     def _has_abandoned(self) -> bool:
+        if self.read_only:
+            return False  # nothing could be done about it
         with self.catalog.read() as transaction:
             if transaction.other_leases() or transaction.doomed():
                 return True

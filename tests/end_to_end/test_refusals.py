@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cowshed import Shed
+from cowshed.records import LeaseRecord
 
 from .helpers import DRIVERS, ROOT, assert_consistent, cowshed, manifest_of, must, refused
 
@@ -101,6 +102,8 @@ def test_a_shed_on_a_read_only_disk_is_read(
 ) -> None:
     must(shed_root, "--driver", driver, "import", f"oci:{layout}:v2", "app")
     must(shed_root, "--driver", driver, "create", "--name", "box", "app")
+    with Shed(shed_root) as shed, shed.catalog.write() as transaction:
+        transaction.put_lease(LeaseRecord(id="~0", operation="run"))  # of a dead process
     there = tmp_path / "read-only"
     with mounted("--bind", "-o", "ro", shed_root, at=there):
         if os.access(there, os.W_OK):
